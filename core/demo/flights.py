@@ -15,11 +15,13 @@ Invariants
 1. A warehouse is whole or absent: it is built in a temporary folder beside its place and renamed.
 2. It counts as built only if its marker names this recipe, this data and exactly the files that are
    there, with their digests; anything else is built again.
-3. The same data gives the same rows in the same files and order, however Spark cuts its work.
+3. The same data gives the same rows in the same files and order, however Spark cuts its work. The
+   bytes of the files may differ: Parquet's writer lists a column's encodings in no fixed order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 import zipfile
@@ -27,7 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedhouse.encoding import canonical_json, digest_of, read_json, sha256, write_atomic
 from fedhouse.errors import ConfigurationError, EnvironmentUnfitError, IntegrityError
@@ -94,7 +96,7 @@ class Warehouse:
     root: Path
     rows: int
     digest: str
-    """Digest of the names and contents of all its files."""
+    """Digest of its rows, in order; the same after every build."""
 
     @property
     def table(self) -> Path:
@@ -146,7 +148,7 @@ def _read_built(out: Path, carrier: str, inputs: str) -> Warehouse | None:
         marker = read_json(root / _MARKER)
         if marker["inputs"] != inputs or marker["files"] != _files(root / TABLE):
             return None
-        return Warehouse(carrier, root, int(marker["rows"]), _digest(marker["files"]))
+        return Warehouse(carrier, root, int(marker["rows"]), str(marker["digest"]))
     except (IntegrityError, OSError, KeyError, TypeError, ValueError):
         return None
 
@@ -160,8 +162,21 @@ def _files(table: Path) -> dict[str, str]:
     }
 
 
-def _digest(files: Mapping[str, str]) -> str:
-    return digest_of("fedhouse-flights-files/1", dict(files))
+def _rows_digest(table: Path) -> tuple[int, str]:
+    """Number and digest of a table's rows: file by file, as Arrow's stream format."""
+    import pyarrow
+    import pyarrow.parquet
+
+    hashed, rows = hashlib.sha256(), 0
+    for path in sorted(table.rglob("*.parquet")):
+        content = pyarrow.parquet.read_table(path, partitioning=None).combine_chunks()
+        content = content.replace_schema_metadata(None)
+        sink = pyarrow.BufferOutputStream()
+        with pyarrow.ipc.new_stream(sink, content.schema) as stream:
+            stream.write_table(content)
+        hashed.update(f"{path.relative_to(table).as_posix()}\n".encode() + sink.getvalue())
+        rows += content.num_rows
+    return rows, hashed.hexdigest()
 
 
 def _build(
@@ -177,8 +192,8 @@ def _build(
             _csv(spark, data / "planes.csv", _PLANES),
             _csv(spark, data / "weather.csv", _WEATHER),
         )
-        rows = _write(frame, carriers, work / "built")
-        return {carrier: _install(work, out, carrier, rows[carrier], inputs) for carrier in carriers}
+        _write(frame, carriers, work / "built")
+        return {carrier: _install(work, out, carrier, inputs) for carrier in carriers}
 
 
 @contextmanager
@@ -252,10 +267,8 @@ def _columns() -> dict[str, Column]:
     }
 
 
-def _write(frame: DataFrame, carriers: Sequence[str], place: Path) -> dict[str, int]:
-    """Write one file for each airline and month under `place`; the rows of each airline."""
-    import pyarrow.parquet
-
+def _write(frame: DataFrame, carriers: Sequence[str], place: Path) -> None:
+    """Write one file for each airline and month under `place`."""
     (
         frame.filter(frame["carrier"].isin(list(carriers)))
         .repartition("carrier", "month")
@@ -264,30 +277,23 @@ def _write(frame: DataFrame, carriers: Sequence[str], place: Path) -> dict[str, 
         .option("compression", "zstd")
         .parquet(place.absolute().as_uri())
     )
-    return {
-        carrier: sum(
-            pyarrow.parquet.read_metadata(path).num_rows
-            for path in (place / f"carrier={carrier}").rglob("*.parquet")
-        )
-        for carrier in carriers
-    }
 
 
-def _install(work: Path, out: Path, carrier: str, rows: int, inputs: str) -> Warehouse:
+def _install(work: Path, out: Path, carrier: str, inputs: str) -> Warehouse:
     """Give the written files names that do not change from build to build, and move them into place."""
     source, root = work / "built" / f"carrier={carrier}", out / carrier / "warehouse"
     staged = work / carrier
     for month in sorted(source.iterdir()):
         _move_parts(sorted(month.glob("*.parquet")), staged / TABLE / month.name)
-    files = _files(staged / TABLE)
-    marker: dict[str, Any] = {"inputs": inputs, "rows": rows, "files": files}
+    rows, digest = _rows_digest(staged / TABLE)
+    marker = {"inputs": inputs, "rows": rows, "digest": digest, "files": _files(staged / TABLE)}
     write_atomic(staged / _MARKER, canonical_json(marker))
     root.parent.mkdir(parents=True, exist_ok=True)
     if root.exists():
         # A half-built or outdated warehouse steps aside whole, so that no moment shows a mixture.
         root.rename(work / f"{carrier}.old")
     staged.rename(root)
-    return Warehouse(carrier, root, rows, _digest(files))
+    return Warehouse(carrier, root, rows, digest)
 
 
 def _move_parts(parts: Iterable[Path], month: Path) -> None:
