@@ -136,9 +136,7 @@ class Connector(Protocol):
         """
         ...
 
-    def read(
-        self, spark: SparkSession, source: SourceRef, pin: Pin, columns: Sequence[str]
-    ) -> DataFrame:
+    def read(self, spark: SparkSession, source: SourceRef, pin: Pin, columns: Sequence[str]) -> DataFrame:
         """The given columns of the rows that the source's predicate keeps, lazily, as pinned.
 
         Raises

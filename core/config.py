@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from fedhouse.errors import ConfigurationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 # A configuration file is written by hand; a larger one is not one.
 MAX_YAML_BYTES = 2**20
@@ -42,7 +41,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable) or key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} stands twice", key_node.start_mark
@@ -95,10 +94,10 @@ def parse(
     try:
         return model.model_validate(data)
     except ValidationError as problem:
-        raise error(f"{origin}: {_explain(problem, model)}") from None
+        raise error(f"{origin}: {explain(problem, model)}") from None
 
 
-def _explain(problem: ValidationError, model: type[BaseModel]) -> str:
+def explain(problem: ValidationError, model: type[BaseModel]) -> str:
     """One line for all that pydantic found, first things first."""
     lines = []
     for item in problem.errors(include_input=False, include_url=False, include_context=False)[:4]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-
 from fedhouse.config import FrozenModel
 from fedhouse.dataset import Dataset, Name
 from fedhouse.errors import JobError
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*:[A-Za-z_][A-Za-z0-9_]*")
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -138,7 +137,8 @@ class JobSpec(FrozenModel):
     train: Entry
     evaluate: Entry
     predict: Entry | None = Field(
-        default=None, description="predict(model, features) -> scores in [0, 1]; without it, sigmoid(model(features))"
+        default=None,
+        description="predict(model, features) -> scores in [0, 1]; without it, sigmoid(model(features))",
     )
     files: tuple[str, ...] = Field(default=(), description="further source files of the bundle")
     model_args: Arguments = Field(default_factory=dict)
@@ -151,11 +151,17 @@ class JobSpec(FrozenModel):
     report: tuple[Name, ...] = Field(
         default=("loss",), max_length=64, description="numbers that evaluate returns and silos average"
     )
-    target: float | None = Field(default=None, allow_inf_nan=False, description="stop when the metric reaches it")
-    patience: int | None = Field(default=None, ge=1, description="stop after so many rounds without a better metric")
+    target: float | None = Field(
+        default=None, allow_inf_nan=False, description="stop when the metric reaches it"
+    )
+    patience: int | None = Field(
+        default=None, ge=1, description="stop after so many rounds without a better metric"
+    )
     clip: Clip = Clip()
     bits: Literal[8, 12, 16, 24] = 16
-    max_examples: int = Field(default=100_000, ge=1, le=2**31, description="weight at which a silo's rows stop counting more")
+    max_examples: int = Field(
+        default=100_000, ge=1, le=2**31, description="weight at which a silo's rows stop counting more"
+    )
     server: Server = Server()
     sampling: Sampling = Sampling()
     bounds: Bounds = Bounds()
@@ -205,12 +211,15 @@ class JobSpec(FrozenModel):
                 )
         label = dataset.columns.get(self.label)
         if label is None or label.type not in ("integer", "number", "boolean"):
-            raise JobError(f"Job {self.name}: label '{self.label}' is not a numeric column of dataset {dataset.name}.")
+            raise JobError(
+                f"Job {self.name}: label '{self.label}' is not a numeric column of dataset {dataset.name}."
+            )
         if self.holdout is not None:
             held = dataset.columns.get(self.holdout.column)
             if held is None or (self.holdout.modulo is not None and held.type != "integer"):
                 raise JobError(
-                    f"Job {self.name}: holdout column '{self.holdout.column}' does not serve in dataset {dataset.name}.",
+                    f"Job {self.name}: holdout column '{self.holdout.column}' does not serve in dataset "
+                    f"{dataset.name}.",
                     mend="It must exist, and be an integer where modulo is used.",
                 )
 

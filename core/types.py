@@ -28,7 +28,7 @@ def require_name(text: str, what: str) -> str:
     if not isinstance(text, str) or not _NAME.fullmatch(text):
         raise ConfigurationError(
             f"{text!r} is not a valid {what}.",
-            mend="Use up to 64 letters, digits, dots, hyphens and underscores, starting with a letter or digit.",
+            mend="Use up to 64 letters, digits, dots, hyphens and underscores; begin with a letter or digit.",
         )
     return text
 
@@ -92,8 +92,6 @@ class ParameterLayout:
             If `value` is anything else.
         """
         try:
-            return cls(
-                tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in value)
-            )
+            return cls(tuple(TensorSpec(item["name"], tuple(item["shape"]), item["dtype"]) for item in value))
         except (TypeError, KeyError) as error:
             raise BundleError("A parameter layout is malformed.") from error

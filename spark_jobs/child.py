@@ -50,7 +50,9 @@ _PR_SET_DUMPABLE = 4
 _RESULT_SLACK = 2 * 2**20
 _BUNDLE_PREFIX = "<bundle>/"
 _PUBLIC_EXCEPTIONS = frozenset(
-    name for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
+    name
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type) and issubclass(kind, BaseException)
 ) | {"OutOfMemoryError", "LinAlgError"}
 # What the libraries need to behave in an otherwise empty environment.
 _CHILD_ENVIRONMENT = {
@@ -188,8 +190,8 @@ def _raise_reported(header: Mapping[str, Any], task: ChildTask) -> None:
         return
     code, subject = str(header.get("code")), str(header.get("subject"))
     kind, sentence, mend = COMPLAINTS.get(code, COMPLAINTS["raised"])
-    known = {item.name for item in task.layout.tensors} | set(task.report) | set(
-        task.entries.to_json().values()
+    known = (
+        {item.name for item in task.layout.tensors} | set(task.report) | set(task.entries.to_json().values())
     )
     if code == "raised" or code not in COMPLAINTS:
         subject = _where(header, task)
@@ -205,8 +207,8 @@ def _where(header: Mapping[str, Any], task: ChildTask) -> str:
     name = str(header.get("type"))
     text = name if name in _PUBLIC_EXCEPTIONS else "an exception"
     file, line = header.get("file"), header.get("line")
-    if file in task.sources and isinstance(line, int) and 0 < line <= task.sources[file].count("\n") + 1:
-        text += f" at {file}:{line}"
+    if isinstance(file, str) and file in task.sources and isinstance(line, int):
+        text += f" at {file}:{max(0, min(line, 10**6))}"
     return text
 
 
@@ -289,7 +291,6 @@ def _drop_descriptors(rows: int, result: int, *, keep_output: bool) -> tuple[int
 def _work(task: ChildTask, rows_descriptor: int, rows: int, result: int) -> int:
     """Run the task and write its answer, also when it fails; returns the exit code."""
     import torch
-
     from fedhouse.spark_jobs import usercode
 
     try:

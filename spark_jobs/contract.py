@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import NDArray
-
     from fedhouse.encoder import Encoder
+    from numpy.typing import NDArray
 
 # Numbers enter statistics as integers in units of 2^-16, their squares in units of 2^-32.
 STATISTICS_FRACTION_BITS = 16
@@ -119,9 +118,7 @@ class SiloRunner(Protocol):
         """
         ...
 
-    def evaluate(
-        self, round_number: int, weights: NDArray[np.float32], encoder: Encoder
-    ) -> LocalEvaluation:
+    def evaluate(self, round_number: int, weights: NDArray[np.float32], encoder: Encoder) -> LocalEvaluation:
         """Evaluate `weights` on the silo's held-out rows; raises what `train` raises."""
         ...
 

@@ -8,6 +8,8 @@ survive it.
 
 from __future__ import annotations
 
+import contextlib
+
 from fedhouse.spark_jobs.cpu import pin_cpu_class, single_threaded
 
 
@@ -15,11 +17,10 @@ def preload() -> None:
     """Import and touch what a training child uses first, without starting a thread."""
     single_threaded()
     pin_cpu_class()
-    import safetensors.torch  # noqa: F401
-    import torch
-
     import fedhouse.spark_jobs.child
     import fedhouse.spark_jobs.partition  # noqa: F401
+    import safetensors.torch  # noqa: F401
+    import torch
 
     torch.set_num_threads(1)
     weight = torch.nn.Parameter(torch.zeros(1))
@@ -30,11 +31,9 @@ def preload() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    # An executor without torch still serves other Python tasks; training there fails and says why.
+    with contextlib.suppress(ImportError):
         preload()
-    except ImportError:
-        # An executor without torch still serves other Python tasks; training there fails with its own message.
-        pass
     from pyspark.daemon import manager
 
-    manager()
+    manager()  # type: ignore[no-untyped-call]

@@ -14,6 +14,7 @@ Invariants
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -74,8 +75,6 @@ def _by_partition(
     batches: Iterable[pa.RecordBatch], encoder: Encoder
 ) -> Iterator[tuple[int, Iterator[NDArray[np.float32]]]]:
     """The partitions of a stream of batches, each as a stream of matrices. Consume each before the next."""
-    import itertools
-
     pieces = (piece for batch in batches for piece in _pieces(batch, encoder))
     for partition, group in itertools.groupby(pieces, key=lambda piece: piece[0]):
         yield partition, (matrix for _, matrix in group)
@@ -84,7 +83,6 @@ def _by_partition(
 def _pieces(batch: pa.RecordBatch, encoder: Encoder) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """One batch, cut where the partition changes: compact rows, float32 [n, C]."""
     import numpy as np
-
     from fedhouse.spark_jobs.rows import compact_width
 
     width = compact_width(encoder)
@@ -95,7 +93,7 @@ def _pieces(batch: pa.RecordBatch, encoder: Encoder) -> Iterator[tuple[int, NDAr
     matrix = values.to_numpy(zero_copy_only=True).reshape(len(rows), width)
     partitions = batch.column("partition").to_numpy(zero_copy_only=False)
     cuts = [0, *(np.flatnonzero(np.diff(partitions)) + 1), len(partitions)]
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         if stop > start:
             yield int(partitions[start]), matrix[start:stop]
 

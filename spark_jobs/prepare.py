@@ -93,7 +93,11 @@ def partitioned(
     return (
         labelled(frame, spec)
         .filter(kept)
-        .select(*(key.alias(f"key{index}") for index, key in enumerate(keys)), tie.alias("tie"), compact_row(encoder).alias("row"))
+        .select(
+            *(key.alias(f"key{index}") for index, key in enumerate(keys)),
+            tie.alias("tie"),
+            compact_row(encoder).alias("row"),
+        )
         .repartition(spec.partitions, *(F.col(f"key{index}") for index in range(len(keys))))
         .sortWithinPartitions(*(F.col(f"key{index}") for index in range(len(keys))), F.col("tie"))
         .select(F.spark_partition_id().alias("partition"), F.col("row"))

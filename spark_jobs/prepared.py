@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field
-
 from fedhouse.config import FrozenModel
 from fedhouse.encoding import canonical_json, parse_json
 from fedhouse.errors import IntegrityError, SourceError
 from fedhouse.spark_jobs.failures import spark_failures
+from pydantic import Field
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -66,7 +65,9 @@ class PreparedCopy:
                 manifest = parse_json(file.read(), f"{self.uri}/{_MANIFEST}")
         except (OSError, IntegrityError):
             return None
-        if not isinstance(manifest, dict) or manifest.get("identity") != json.loads(canonical_json(dict(self.identity))):
+        if not isinstance(manifest, dict) or manifest.get("identity") != json.loads(
+            canonical_json(dict(self.identity))
+        ):
             return None
         return {int(partition): count for partition, count in manifest["counts"].items()}
 
@@ -85,7 +86,10 @@ class PreparedCopy:
                 int(row["partition"]): int(row["count"])
                 for row in self.spark.read.parquet(self.uri).groupBy("partition").count().collect()
             }
-        manifest = {"identity": dict(self.identity), "counts": {str(key): counts[key] for key in sorted(counts)}}
+        manifest = {
+            "identity": dict(self.identity),
+            "counts": {str(key): counts[key] for key in sorted(counts)},
+        }
         with system.open_output_stream(f"{path}/{_MANIFEST}") as file:
             file.write(canonical_json(manifest))
         return counts
@@ -119,7 +123,9 @@ def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     from pyarrow import ArrowInvalid, fs
 
     if urlsplit(uri).scheme == "":
-        raise SourceError(f"prepared.uri {uri!r} has no scheme.", mend="Write it as file:///… or as an object store's URI.")
+        raise SourceError(
+            f"prepared.uri {uri!r} has no scheme.", mend="Write it as file:///… or as an object store's URI."
+        )
     try:
         system, path = fs.FileSystem.from_uri(uri)
     except (ArrowInvalid, OSError) as error:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from fedhouse import errors
 from fedhouse.encoding import parse_json
 from fedhouse.errors import FedhouseError, IntegrityError, UpdateRejectedError, UserCodeError
@@ -55,7 +54,8 @@ def assemble(
         found = chunks.setdefault(row["partition"], {})
         if row["chunk"] in found:
             raise IntegrityError(
-                f"Partition {row['partition']} came twice.", mend="Its rows were split between tasks; run anew."
+                f"Partition {row['partition']} came twice.",
+                mend="Its rows were split between tasks; run anew.",
             )
         found[row["chunk"]] = row
     results = [_whole(partition, found) for partition, found in sorted(chunks.items())]

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from fedhouse.bundle import Bundle
 from fedhouse.connectors.connector import Connector, Pin, SourceRef
 from fedhouse.dataset import Dataset
@@ -81,7 +80,8 @@ class SparkSiloRunner:
             self.connector.verify(self.spark, self.source, pin)
             if found.rows == 0:
                 raise QualityGateError(
-                    f"Silo {self.silo}: no rows are left for training.", mend="Look at the label and the holdout."
+                    f"Silo {self.silo}: no rows are left for training.",
+                    mend="Look at the label and the holdout.",
                 )
             self._statistics = found
         return self._statistics
@@ -91,9 +91,7 @@ class SparkSiloRunner:
         results = self._run("train", round_number, weights, encoder)
         return sum_updates(results, weights)
 
-    def evaluate(
-        self, round_number: int, weights: NDArray[np.float32], encoder: Encoder
-    ) -> LocalEvaluation:
+    def evaluate(self, round_number: int, weights: NDArray[np.float32], encoder: Encoder) -> LocalEvaluation:
         """See `SiloRunner.evaluate`."""
         results = self._run("evaluate", round_number, weights, encoder)
         return sum_evaluations(results, self.spec.report)
@@ -123,7 +121,9 @@ class SparkSiloRunner:
             rows = partitioned(self._rows()[0], self.spec, self.dataset, encoder, evaluation=evaluation)
             told = self.statistics()
             expected = told.held_out if evaluation else told.rows
-        task = PartitionTask(self.job, round_number, self.silo, encoder, self._child(operation, weights, encoder))
+        task = PartitionTask(
+            self.job, round_number, self.silo, encoder, self._child(operation, weights, encoder)
+        )
         with spark_failures(f"running {operation} for silo {self.silo}"):
             collected = rows.mapInArrow(functools.partial(run_partitions, task), RESULT_SCHEMA).collect()
         results = assemble((row.asDict() for row in collected), digest=self.bundle.digest, expected=expected)

@@ -22,10 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import Field
-
 from fedhouse.config import FrozenModel
 from fedhouse.errors import EnvironmentUnfitError, PolicyRefusedError
+from pydantic import Field
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -43,7 +42,9 @@ class SparkSettings(FrozenModel):
     `conf` must not hold secrets: Spark configuration is shown on web pages and in event logs.
     """
 
-    master: str | None = Field(default=None, description="left out where the platform or spark-submit sets it")
+    master: str | None = Field(
+        default=None, description="left out where the platform or spark-submit sets it"
+    )
     driver_memory: str = Field(default="1g", pattern=r"^[1-9][0-9]*[mgMG]$")
     conf: dict[str, str] = Field(default_factory=dict)
 

@@ -51,7 +51,7 @@ class Spool:
             raise FedhouseError(
                 f"Internal: a spool of width {self.width} was given {matrix.dtype} {matrix.shape}."
             )
-        rest = memoryview(matrix).cast("B") if matrix.size else memoryview(b"")
+        rest = matrix.reshape(-1).view("u1").data
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]

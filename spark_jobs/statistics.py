@@ -56,7 +56,9 @@ def local_statistics(frame: DataFrame, spec: JobSpec) -> LocalStatistics:
             )
             for index, column in enumerate(numbers)
         },
-        categories=_category_counts(rows.filter(training), [c for c in spec.columns if c.vocabulary is not None]),
+        categories=_category_counts(
+            rows.filter(training), [c for c in spec.columns if c.vocabulary is not None]
+        ),
     )
 
 

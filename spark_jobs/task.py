@@ -91,6 +91,11 @@ class ChildTask:
         return cls(**header, weights=data[4 + length :])
 
 
+def model_seed(spec: JobSpec) -> int:
+    """The seed under which a job's model is built, everywhere."""
+    return derive_seed("model", spec.seed)
+
+
 def child_task(
     spec: JobSpec,
     bundle: Bundle,
@@ -113,7 +118,7 @@ def child_task(
         weights=weights,
         width=width,
         batch_size=spec.batch_size,
-        model_seed=derive_seed("model", spec.seed),
+        model_seed=model_seed(spec),
         seed=seed,
         seconds=spec.bounds.seconds,
         scratch_mib=spec.bounds.scratch_mib,
@@ -180,12 +185,20 @@ COMPLAINTS: Mapping[str, tuple[type[FedhouseError], str, str]] = {
         "The job's code must keep the names, shapes and types of the model's state.",
     ),
     "score_count": (UserCodeError, "predict did not return one score a row.", "Return a tensor of B scores."),
-    "score_range": (UserCodeError, "predict returned scores that are not in [0, 1].", "Return probabilities."),
+    "score_range": (
+        UserCodeError,
+        "predict returned scores that are not in [0, 1].",
+        "Return probabilities.",
+    ),
     "metrics": (UserCodeError, "evaluate did not return a dict of numbers.", ""),
     "metric": (
         UserCodeError,
         "evaluate did not return a finite number '{0}', which the job reports.",
         "Return it, or leave it out of report.",
     ),
-    "raised": (UserCodeError, "The job's code raised {0}.", "Rehearse the job on mock rows to see the message."),
+    "raised": (
+        UserCodeError,
+        "The job's code raised {0}.",
+        "Rehearse the job on mock rows to see the message.",
+    ),
 }

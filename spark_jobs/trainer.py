@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-
 from fedhouse.errors import JobError
 
 _LOSSES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -61,7 +60,7 @@ class Trainer:
                 loss = _LOSSES[self.loss](model(features).reshape(-1), label)
                 for parameter, start in zip(model.parameters(), base, strict=False):
                     loss = loss + self.proximal / 2 * (parameter - start).square().sum()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 if self.clip_norm is not None:
                     torch.nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
                 optimizer.step()

@@ -10,6 +10,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import linecache
 import math
 import random
@@ -20,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from fedhouse.bundle import Entries
 from fedhouse.spark_jobs.contract import SCORE_BINS
 from fedhouse.spark_jobs.cpu import cpu_class
@@ -121,7 +121,9 @@ class UserCode:
 
     def __init__(self, digest: str, sources: Mapping[str, str], entries: Entries) -> None:
         self._package = f"fedhouse_bundle_{digest}"
-        if not any(isinstance(item, _BundleFinder) and item.package == self._package for item in sys.meta_path):
+        if not any(
+            isinstance(item, _BundleFinder) and item.package == self._package for item in sys.meta_path
+        ):
             sys.meta_path.insert(0, _BundleFinder(self._package, sources))
         self.model = self._resolve(entries.model)
         self.train = self._resolve(entries.train)
@@ -164,7 +166,7 @@ def state_vector(model: torch.nn.Module, layout: ParameterLayout) -> torch.Tenso
     Complaint
         If a tensor's name, shape or type is not what the layout declares.
     """
-    state = {name: value for name, value in model.state_dict().items()}
+    state = model.state_dict()
     found = layout_of(model)
     if found != layout:
         missing = [item.name for item in layout.tensors if item not in found.tensors]
@@ -185,6 +187,15 @@ def load_state(model: torch.nn.Module, layout: ParameterLayout, vector: torch.Te
             start += item.size
 
 
+def wants_features(code: UserCode, model_args: Mapping[str, Any]) -> bool:
+    """Whether the model takes the number of features as `features`, and the job does not give it."""
+    try:
+        parameters = inspect.signature(code.model).parameters
+    except (TypeError, ValueError):
+        return False
+    return "features" in parameters and "features" not in model_args
+
+
 def build_model(code: UserCode, model_args: Mapping[str, Any], seed: int) -> torch.nn.Module:
     """The job's model, its own initialisation seeded."""
     seed_everything(seed)
@@ -197,7 +208,7 @@ def build_model(code: UserCode, model_args: Mapping[str, Any], seed: int) -> tor
 def seed_everything(seed: int) -> None:
     """Seed the generators that plain PyTorch code draws from."""
     torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - user code may draw from the legacy generator
+    np.random.seed(seed % 2**32)
     random.seed(seed)
 
 
@@ -227,13 +238,16 @@ def score_rows(code: UserCode, model: torch.nn.Module, features: torch.Tensor) -
 def run(task: ChildTask, rows: torch.Tensor) -> Answer:
     """Do what the task says with the rows, float32 [N, F + 1], the label last."""
     code = UserCode(task.bundle_digest, task.sources, task.entries)
-    model = build_model(code, task.model_args, task.model_seed)
+    model_args = dict(task.model_args)
+    if task.operation == "initialise" and wants_features(code, model_args):
+        model_args["features"] = task.width
+    model = build_model(code, model_args, task.model_seed)
     header: dict[str, Any] = {"status": "ok", "digest": task.bundle_digest, "cpu_class": cpu_class()}
     if task.operation == "initialise":
         layout = layout_of(model)
         if layout.size > task.max_parameters:
             raise Complaint("too_large")
-        header["layout"] = layout.to_json()
+        header |= {"layout": layout.to_json(), "model_args": model_args}
         return Answer(header, state_vector(model, layout).numpy().astype("<f4").tobytes())
     load_state(model, task.layout, torch.frombuffer(bytearray(task.weights), dtype=torch.float32))
     seed_everything(task.seed)
@@ -265,7 +279,5 @@ def _histograms(scores: torch.Tensor, labels: torch.Tensor) -> bytes:
     """Counts of positives' and negatives' scores, int64 [2, SCORE_BINS]."""
     bins = (scores.double() * SCORE_BINS).long().clamp_(0, SCORE_BINS - 1)
     positive = labels > 0.5
-    counts = torch.stack(
-        [torch.bincount(bins[mask], minlength=SCORE_BINS) for mask in (positive, ~positive)]
-    )
+    counts = torch.stack([torch.bincount(bins[mask], minlength=SCORE_BINS) for mask in (positive, ~positive)])
     return counts.numpy().astype("<i8").tobytes()

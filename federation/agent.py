@@ -1,0 +1,144 @@
+"""One silo's side of a job: run, clip, round, seal, persist, and only then hand over.
+
+Invariants
+----------
+1. A contribution is persisted before it leaves. Asked again for the same thing, the agent hands over
+   the stored bytes; it never makes a second contribution from the same base.
+2. A stored contribution names the base model that it was made from. Asked for the same round with
+   another base, the agent refuses: two contributions to one round would be a difference of updates.
+3. Updates are clipped and rounded to integers here, inside the silo.
+4. What leaves is sealed by the aggregator. Pins and quality counts stay in the silo's own folder.
+
+Example::
+
+    agent = SiloAgent(job, "AA", runner, aggregator, folder)
+    agent.admit()
+    sealed = agent.statistics()
+    sealed = agent.update(1, weights, encoder)
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedhouse.encoding import derive_seed, read_json, sha256, write_atomic, write_json
+from fedhouse.errors import IntegrityError
+from fedhouse.federation.plan import JobPlan
+from fedhouse.secure_agg.aggregator import AggregationContext, Aggregator
+from fedhouse.secure_agg.fixed_point import clip_update
+from fedhouse.spark_jobs.contract import SiloRunner
+
+if TYPE_CHECKING:
+    import numpy as np
+    from fedhouse.encoder import Encoder
+    from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SiloAgent:
+    """Acts for one silo in one job. `folder` is the silo's own state; nobody else reads it."""
+
+    plan: JobPlan
+    silo: str
+    runner: SiloRunner
+    aggregator: Aggregator
+    folder: Path
+
+    def admit(self) -> Mapping[str, Any]:
+        """Pin the table and pass the quality gate, once a job; raises what `SiloRunner.admit` raises."""
+        admission = self.runner.admit()
+        write_json(self.folder / "admission.json", dict(admission))
+        log.info("silo admitted", extra=self._fields(0))
+        return admission
+
+    def statistics(self) -> bytes:
+        """The silo's sums, sealed."""
+        context = self.plan.statistics_context()
+        return self._contribute(
+            context, "", lambda: (self.plan.statistics.encode(self.runner.statistics()), {})
+        )
+
+    def update(self, number: int, weights: NDArray[np.float32], encoder: Encoder) -> bytes:
+        """The silo's update of round `number` from `weights` (float32 [P]), clipped, rounded, sealed."""
+        context = self.plan.update_context(number)
+
+        def make() -> tuple[NDArray[np.uint32], dict[str, Any]]:
+            update = self.runner.train(number, weights, encoder)
+            clip = self.plan.spec.clip
+            clipped, report = clip_update(update.delta, clip.norm, clip.coordinate)
+            seed = derive_seed("rounding", self.plan.job, number, self.silo)
+            facts = {
+                "milliseconds": int(update.seconds * 1000),
+                "examples": update.examples,
+                "cpu_class": update.cpu_class,
+                "norm": float(report.norm_before),
+                "norm_scaled": bool(report.norm_scaled),
+                "coordinates_clipped": int(report.coordinates_clipped),
+            }
+            return self.plan.codec.encode(clipped, update.examples, seed), facts
+
+        return self._contribute(context, sha256(weights.tobytes()), make)
+
+    def evaluation(self, number: int, weights: NDArray[np.float32], encoder: Encoder) -> bytes:
+        """The silo's evaluation of the model after round `number`, sealed."""
+        context = self.plan.evaluation_context(number)
+
+        def make() -> tuple[NDArray[np.uint32], dict[str, Any]]:
+            told = self.runner.evaluate(number, weights, encoder)
+            return self.plan.evaluation.encode(told), {"milliseconds": int(told.seconds * 1000)}
+
+        return self._contribute(context, sha256(weights.tobytes()), make)
+
+    def facts(self, context: AggregationContext) -> Mapping[str, Any]:
+        """What the silo noted of a contribution for itself: seconds, examples, clipping. Stays here."""
+        facts: Mapping[str, Any] = read_json(self._path(context).with_suffix(".json"))["facts"]
+        return facts
+
+    def close(self) -> None:
+        """Delete prepared rows."""
+        self.runner.close()
+
+    def _contribute(
+        self,
+        context: AggregationContext,
+        base: str,
+        make: Callable[[], tuple[NDArray[np.uint32], dict[str, Any]]],
+    ) -> bytes:
+        path = self._path(context)
+        note = path.with_suffix(".json")
+        if note.exists():
+            return self._stored(path, note, base)
+        values, facts = make()
+        sealed = self.aggregator.seal(context, self.silo, values)
+        # The note comes last: it says that the bytes beside it are whole.
+        write_atomic(path, sealed, mode=0o600)
+        write_json(note, {"base": base, "digest": sha256(sealed), "bytes": len(sealed), "facts": facts})
+        log.info("contribution stored", extra=self._fields(context.round) | {"purpose": context.purpose})
+        return sealed
+
+    def _stored(self, path: Path, note: Path, base: str) -> bytes:
+        told = read_json(note)
+        if told.get("base") != base:
+            raise IntegrityError(
+                f"Silo {self.silo} has contributed to this round from another base model.",
+                mend="Use a fresh run folder; a second contribution would give the first away.",
+            )
+        try:
+            sealed = path.read_bytes()
+        except OSError as error:
+            raise IntegrityError(f"{path} cannot be read: {error.strerror}.") from error
+        if sha256(sealed) != told.get("digest"):
+            raise IntegrityError(f"{path} is not what silo {self.silo} stored.", mend="Restore it.")
+        return sealed
+
+    def _path(self, context: AggregationContext) -> Path:
+        return self.folder / "contributions" / f"{context.purpose}-{context.round:04d}.sealed"
+
+    def _fields(self, number: int) -> dict[str, Any]:
+        return {"job": self.plan.job[:16], "silo": self.silo, "round": number}
