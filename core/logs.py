@@ -1,4 +1,4 @@
-"""JSON logs: one object a line, with job, round and silo where they are known; never a row, never a secret."""
+"""JSON logs: one object a line, with job, round and silo where known; never a row, never a secret."""
 
 from __future__ import annotations
 

@@ -1,0 +1,87 @@
+"""Pictures, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fedhouse.errors import EnvironmentUnfitError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fedhouse.history import History
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8F98"
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EnvironmentUnfitError(
+            "matplotlib is not installed in this environment.", mend="Install fedhouse[plot]."
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = [figure.add_subplot(1, panels, index + 1) for index in range(panels)]
+    for panel in axes:
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(axis="y", color="#E5E7EB", linewidth=0.8)
+        panel.set_axisbelow(True)
+    return figure, axes
+
+
+def metrics_by_round(history: History) -> Figure:
+    """Every metric of `history` over its rounds, one panel each, the job's own metric first."""
+    names = sorted({name for item in history.rounds for name in item.metrics}, key=lambda n: (n != history.metric, n))
+    figure, axes = _figure(4.6 * max(1, len(names)), 3.2, max(1, len(names)))
+    for panel, name in zip(axes, names, strict=False):
+        points = [(item.number, item.metrics[name]) for item in history.rounds if name in item.metrics]
+        panel.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, linewidth=1.8)
+        panel.set_xlabel("round")
+        panel.set_title(name.upper() if name == "auc" else name, loc="left", fontsize=11)
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    if not names:
+        axes[0].text(0.5, 0.5, "no held-out rows, no metrics", ha="center", va="center", color=GREY)
+    return figure
+
+
+def silo_bars(single: Mapping[str, float], pooled: float, federated: float) -> Figure:
+    """Each silo's own model as a bar; pooled and federated models as lines across (areas under the curve)."""
+    figure, (panel,) = _figure(max(6.0, 0.55 * len(single) + 3), 3.4)
+    order = sorted(single, key=lambda name: single[name])
+    panel.bar(order, [single[name] for name in order], color=GREY, width=0.62, label="the silo's own model")
+    panel.axhline(federated, color=BLUE, linewidth=2, label=f"federated {federated:.3f}")
+    panel.axhline(pooled, color=ORANGE, linewidth=2, linestyle="--", label=f"pooled {pooled:.3f}")
+    low = min([0.5, *single.values()])
+    panel.set_ylim(max(0.0, low - 0.02), max(pooled, federated, *single.values()) + 0.02)
+    panel.set_ylabel("AUC on everybody's held-out rows")
+    panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.17), ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def time_bars(seconds: Mapping[str, float]) -> Figure:
+    """Where the time went, one horizontal bar a phase, seconds."""
+    figure, (panel,) = _figure(7.0, 0.42 * len(seconds) + 0.9)
+    order = list(seconds)[::-1]
+    panel.barh(order, [seconds[name] for name in order], color=GREEN, height=0.6)
+    for index, name in enumerate(order):
+        panel.text(seconds[name], index, f" {seconds[name]:.1f} s", va="center", fontsize=9)
+    panel.grid(visible=False)
+    panel.margins(x=0.14)
+    panel.set_xlabel("seconds")
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """A figure as SVG text to stand in an HTML page, without dates or random identifiers."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "fedhouse", "svg.fonttype": "none", "font.family": "sans-serif"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
