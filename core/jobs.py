@@ -178,3 +178,32 @@ def _first_bundle(spec: JobSpec, sources: Mapping[str, str]) -> Bundle:
         train_args=dict(spec.train_args),
         bounds=spec.bounds.model_dump(),
     )
+
+
+def open_job(path: Path, folder: Path) -> Job:
+    """The job stored in `folder`, which must be what the `JOB.yaml` at `path` says; stored if it is not yet.
+
+    First weights are made once and then kept: made again elsewhere, they could differ in their bits.
+
+    Raises
+    ------
+    JobError
+        If the job file, its dataset or a source file is not what was stored.
+    """
+    if not (folder / "job.json").exists():
+        made = load_job(path)
+        made.save(folder)
+        return made
+    stored = Job.load(folder)
+    spec = parse(JobSpec, read_yaml(path, error=JobError), str(path), error=JobError)
+    directory = path.resolve().parent
+    same = (
+        spec == stored.spec
+        and Dataset.load(directory / f"{spec.data}.dataset.yaml") == stored.dataset
+        and _sources(spec, directory) == dict(stored.bundle.sources)
+    )
+    if not same:
+        raise JobError(
+            f"{path} is not the job that this run began with.", mend="Restore it, or use a fresh run folder."
+        )
+    return stored

@@ -52,8 +52,9 @@ class SiloAgent:
 
     def admit(self) -> Mapping[str, Any]:
         """Pin the table and pass the quality gate, once a job; raises what `SiloRunner.admit` raises."""
-        admission = self.runner.admit()
-        write_json(self.folder / "admission.json", dict(admission))
+        path = self.folder / "admission.json"
+        admission = self.runner.admit(read_json(path) if path.exists() else None)
+        write_json(path, dict(admission))
         log.info("silo admitted", extra=self._fields(0))
         return admission
 

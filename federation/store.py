@@ -52,6 +52,10 @@ class CoordinatorStore:
         """Store the encoder that the statistics gave."""
         write_json(self.folder / "encoder.json", encoder.to_json())
 
+    def has_round(self, number: int) -> bool:
+        """Whether the model after round `number` is there; 0 is the one that the job begins with."""
+        return (self._round(number) / "model.safetensors").exists()
+
     def model(self, number: int) -> NDArray[np.float32]:
         """The parameters after round `number`, float32 [P].
 

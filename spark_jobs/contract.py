@@ -89,9 +89,10 @@ class SiloRunner(Protocol):
 
     silo: str
 
-    def admit(self) -> Mapping[str, Any]:
+    def admit(self, earlier: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Resolve the pin and run the quality gate, once a job. Returns a JSON value with the pin, its
-        digest and the gate's counts.
+        digest and the gate's counts. Given what an `earlier` admission of this job returned, checks
+        that the table is still in that state and returns the same.
 
         Raises
         ------

@@ -16,7 +16,7 @@ from fedhouse.bundle import Bundle
 from fedhouse.connectors.connector import Connector, Pin, SourceRef
 from fedhouse.dataset import Dataset
 from fedhouse.encoder import Encoder
-from fedhouse.errors import FedhouseError, QualityGateError, SourceChangedError
+from fedhouse.errors import FedhouseError, QualityGateError
 from fedhouse.jobspec import JobSpec
 from fedhouse.spark_jobs.contract import LocalEvaluation, LocalStatistics, LocalUpdate
 from fedhouse.spark_jobs.failures import spark_failures
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SparkSiloRunner:
-    """Runs one silo's part of one job.
-
-    `job` is the job's digest. `pinned` is the pin of an earlier admission, after a restart: the table
-    must still be in that state.
-    """
+    """Runs one silo's part of one job; `job` is the job's digest."""
 
     silo: str
     job: str
@@ -50,18 +46,16 @@ class SparkSiloRunner:
     connector: Connector
     source: SourceRef
     prepared: PreparedPolicy = field(default_factory=PreparedPolicy)
-    pinned: Pin | None = None
+    pinned: Pin | None = field(default=None, init=False)
     _statistics: LocalStatistics | None = field(default=None, init=False)
 
-    def admit(self) -> Mapping[str, Any]:
+    def admit(self, earlier: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """See `SiloRunner.admit`."""
+        if earlier is not None:
+            self.pinned = Pin.from_json(earlier["pin"])
+            self.connector.verify(self.spark, self.source, self.pinned)
+            return earlier
         pin = self.connector.resolve(self.spark, self.source)
-        if self.pinned is not None and self.pinned.digest != pin.digest:
-            raise SourceChangedError(
-                f"Silo {self.silo}: the table behind {self.spec.data} changed since this job pinned it.",
-                mend="Restore it, or start the job anew.",
-            )
-        self.pinned = pin
         wanted = self.spec.columns_read(self.dataset)
         present = self.connector.columns(self.spark, self.source, pin)
         frame = self.connector.read(
@@ -70,6 +64,7 @@ class SparkSiloRunner:
         report = run_gate(frame, self.dataset, wanted)
         self.connector.verify(self.spark, self.source, pin)
         report.raise_if_failed(self.silo)
+        self.pinned = pin
         return {"pin": pin.to_json(), "pin_digest": pin.digest, "gate": report.to_json()}
 
     def statistics(self) -> LocalStatistics:

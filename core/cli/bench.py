@@ -1,0 +1,18 @@
+"""`fedhouse bench …`: benchmarks that run their peer in the same run."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def training(*, rows: int, pairs: int, json_output: bool) -> None:
+    """Run the training benchmark and print its figures."""
+    from fedhouse.training_bench import bench_training
+
+    told = bench_training(rows, pairs, lambda line: sys.stderr.write(line + "\n") and None)
+    if json_output:
+        sys.stdout.write(json.dumps(told) + "\n")
+        return
+    for name, value in told.items():
+        sys.stdout.write(f"{name}: {value}\n")

@@ -1,0 +1,105 @@
+"""What the demo leaves behind: `report.json` for machines, `report.html` for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fedhouse.encoding import canonical_json, write_atomic
+from fedhouse.history import Run
+from fedhouse.jobs import Job
+
+_PHASES = {
+    "admission": "Pin and quality gate",
+    "statistics": "Federated statistics",
+    "training": "Training",
+    "aggregation": "Aggregation",
+    "evaluation": "Evaluation",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Areas under the curve on everybody's held-out rows: one model of all rows pooled, and each
+    silo's own. Only the demo can compute them, because only the demo has everybody's rows."""
+
+    pooled: float
+    single: Mapping[str, float]
+
+    @property
+    def best_single_silo(self) -> float:
+        """The best silo's own model."""
+        return max(self.single.values())
+
+
+def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: float) -> dict[str, Any]:
+    """The content of `report.json`. What does not exist yet is null, never invented."""
+    metrics = run.history.rounds[-1].metrics
+    uploaded = list(run.bytes_uploaded.values())
+    return {
+        "silos": len(comparison.single),
+        "silos_excluded": dict(run.excluded),
+        "rounds": len(run.history.rounds),
+        "rows": run.rows,
+        "processes": 1,
+        "aggregation": "reference (insecure)",
+        "model_digest": run.model_digest,
+        "auc": {
+            "federated": metrics["auc"],
+            "pooled": comparison.pooled,
+            "best_single_silo": comparison.best_single_silo,
+        },
+        "auc_single_silo": dict(comparison.single),
+        "seconds": {
+            "total": wall_seconds,
+            "training": run.seconds["training"],
+            "encryption": None,
+            "aggregation": run.seconds["aggregation"],
+            "decryption": None,
+        },
+        "bytes_per_parameter": max(uploaded) / job.bundle.layout.size if uploaded else None,
+        "ledger": None,
+        "payouts": None,
+        "bounty": None,
+        "history": run.history.to_json(),
+    }
+
+
+def write_report(
+    folder: Path, job: Job, run: Run, comparison: Comparison, *, wall_seconds: float, names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Write both reports into `folder`; returns the values of `report.json`."""
+    values = report_values(job, run, comparison, wall_seconds=wall_seconds)
+    write_atomic(folder / "report.html", _page(job, run, comparison, values, names).encode())
+    write_atomic(folder / "report.json", canonical_json(values) + b"\n")
+    return values
+
+
+def _page(
+    job: Job, run: Run, comparison: Comparison, values: Mapping[str, Any], names: Mapping[str, str]
+) -> str:
+    from fedhouse import plots
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("fedhouse.demo").joinpath("report.html.j2").read_text())
+    federated = values["auc"]["federated"]
+    phases = {label: run.seconds[key] for key, label in _PHASES.items() if key in run.seconds}
+    phases["Comparison with pooled and own models"] = run.seconds.get("comparison", 0.0)
+    pictures = {
+        "rounds": plots.metrics_by_round(run.history),
+        "silos": plots.silo_bars(comparison.single, comparison.pooled, federated),
+        "time": plots.time_bars(phases),
+    }
+    return template.render(
+        job=job,
+        run=run,
+        values=values,
+        names=names,
+        single=sorted(comparison.single.items(), key=lambda item: -item[1]),
+        pictures={name: Markup(plots.svg(figure)) for name, figure in pictures.items()},  # noqa: S704
+    )
