@@ -34,6 +34,8 @@ _GIB = 2**30
 # The default demo is measured to fit in these.
 _MEMORY = 8 * _GIB
 _DISK = 4 * _GIB
+# Where Debian and Ubuntu put every Java, whichever of them `java` is.
+_JVMS = Path("/usr/lib/jvm")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - looked at, never written
 
 Status = Literal["ok", "note", "missing"]
@@ -88,9 +90,13 @@ def _java() -> Iterator[Finding]:
     if version in SUPPORTED_JAVA:
         yield Finding("java", "ok", str(version), required=True)
         return
-    mend = f"Run: sudo apt-get install {_java_package()}"
-    if os.environ.get("JAVA_HOME"):
+    installed = sorted(home for java in SUPPORTED_JAVA for home in _JVMS.glob(f"*-{java}-*") if home.is_dir())
+    if installed:
+        mend = f"Run: export JAVA_HOME={installed[0]}"
+    elif os.environ.get("JAVA_HOME"):
         mend = "JAVA_HOME points at another one: unset it, or point it at a Java 17 or 21."
+    else:
+        mend = f"Run: sudo apt-get install {_java_package()}"
     yield Finding("java", "missing", str(version or "none"), mend, required=True)
 
 
