@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from pyarrow import fs
     from pyspark.sql import DataFrame, SparkSession
 
-_MANIFEST = "fedhouse-prepared.json"
-# Larger than any partition should be, so that a partition is one row group.
-_ROW_GROUP_BYTES = 2**30
+# Spark passes over names that begin with an underscore.
+_MANIFEST = "_fedhouse_prepared.json"
+_SMALLEST_ROW_GROUP = 128 * 2**20
+_LARGEST_ROW_GROUP = 2**31 - 1
 
 
 class PreparedPolicy(FrozenModel):
@@ -71,15 +72,19 @@ class PreparedCopy:
             return None
         return {int(partition): count for partition, count in manifest["counts"].items()}
 
-    def write(self, rows: DataFrame) -> dict[int, int]:
-        """Materialise `rows` (columns `partition`, `row`); returns the rows of each partition."""
+    def write(self, rows: DataFrame, *, partition_bytes: int) -> dict[int, int]:
+        """Materialise `rows` (columns `partition`, `row`); returns the rows of each partition.
+
+        `partition_bytes` is about what a partition takes: its file must be one row group.
+        """
+        row_group = min(max(2 * partition_bytes, _SMALLEST_ROW_GROUP), _LARGEST_ROW_GROUP)
         system, path = _filesystem(self.uri)
         with spark_failures("writing prepared rows"):
             (
                 rows.write.mode("overwrite")
                 .option("compression", "zstd")
                 .option("maxRecordsPerFile", 0)
-                .option("parquet.block.size", _ROW_GROUP_BYTES)
+                .option("parquet.block.size", row_group)
                 .parquet(self.uri)
             )
             counts = {

@@ -25,6 +25,7 @@ from fedhouse.spark_jobs.partition import RESULT_SCHEMA, PartitionTask, run_part
 from fedhouse.spark_jobs.prepare import partitioned
 from fedhouse.spark_jobs.prepared import PreparedCopy, PreparedPolicy, delete
 from fedhouse.spark_jobs.results import PartitionResult, assemble, sum_evaluations, sum_updates
+from fedhouse.spark_jobs.rows import compact_width
 from fedhouse.spark_jobs.statistics import local_statistics
 from fedhouse.spark_jobs.task import ChildTask, Operation, child_task
 
@@ -156,6 +157,9 @@ class SparkSiloRunner:
         if counts is None:
             frame, pin = self._rows()
             rows = partitioned(frame, self.spec, self.dataset, encoder, evaluation=evaluation)
-            counts = copy.write(rows)
+            told = self.statistics()
+            count = told.held_out if evaluation else told.rows
+            size = 4 * compact_width(encoder) * count // self.spec.partitions
+            counts = copy.write(rows, partition_bytes=size)
             self.connector.verify(self.spark, self.source, pin)
         return counts

@@ -12,6 +12,7 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 DAEMON_MODULE = "fedhouse.spark_jobs.daemon"
 SUPPORTED_JAVA = (17, 21)
+
+_LOG4J = Path(__file__).resolve().with_name("log4j2.properties")
 
 # Keys whose values Spark's own pages and event logs must not show.
 _REDACTION = r"(?i)secret|password|passwd|token|credential|access[.]?key|api[.]?key|private[.]?key|sas"
@@ -82,6 +85,7 @@ def open_session(
             "pyspark is not installed in this environment.",
             mend="Install fedhouse[local-spark], or start through the platform's spark-submit.",
         ) from error
+    _silence_quotes()
     active = SparkSession.getActiveSession()
     if active is not None:
         check_session(active)
@@ -102,6 +106,14 @@ def open_session(
     return session
 
 
+def _silence_quotes() -> None:
+    """Stop pyspark's own logger, which repeats the message of every Spark error, values and all."""
+    with contextlib.suppress(ImportError):  # older versions have no such logger
+        from pyspark.logger import PySparkLogger
+
+        PySparkLogger.getLogger("SQLQueryContextLogger").disabled = True
+
+
 def _configuration(settings: SparkSettings, static_conf: Mapping[str, str]) -> dict[str, str]:
     local = settings.master is not None and settings.master.startswith("local")
     conf = {
@@ -117,6 +129,7 @@ def _configuration(settings: SparkSettings, static_conf: Mapping[str, str]) -> d
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.sql.shuffle.partitions": "4",
+            "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_LOG4J.as_uri()}",
             # Spark would make these folders in the working directory.
             "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "fedhouse-spark-warehouse"),
         }
