@@ -16,7 +16,7 @@ LOCKED := $(VENV)/.locked-$(shell cat requirements/lock.txt requirements/bootstr
 export UV_HTTP_TIMEOUT ?= 300
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full lint bench install java lock clean
+.PHONY: help demo test test-fast test-full lint bench install java lock wheel clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -77,6 +77,10 @@ LOCK = $(UV) compile -q --universal --python-version 3.11 --generate-hashes --no
 lock: $(LOCKED) ## Write the hashed lock files anew; UPGRADE=1 moves every pin
 	$(LOCK) --extra all --group dev --output-file requirements/lock.txt pyproject.toml
 	$(LOCK) --no-annotate --group bootstrap --constraint requirements/lock.txt --output-file requirements/bootstrap.txt
+
+# Through an sdist, so that what an older build left in build/ cannot get in.
+wheel: install ## Build the wheel into dist/, for clusters
+	@rm -rf dist && $(BIN)/uv build -q --no-build-isolation --out-dir dist . && ls dist/*.whl
 
 clean: ## Remove what was built or run, but not the environment
 	@rm -rf build dist *.egg-info demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -112,7 +112,7 @@ def _java_package() -> str:
 
 def _spark() -> Iterator[Finding]:
     version = _pyspark_version()
-    install = "Run: pip install 'fedhouse[local-spark]', or start through the platform's spark-submit."
+    install = f"{_install('local-spark')}; or start through the platform's spark-submit."
     if version is None:
         yield Finding("pyspark", "missing", "none", install, required=True)
     elif version.release[:2] == TESTED_SPARK:
@@ -152,10 +152,15 @@ def _extras() -> Iterator[Finding]:
         required = extra in REQUIRED_EXTRAS
         name = f"fedhouse[{extra}]"
         if bad:
-            yield Finding(name, "missing", ", ".join(bad), f"Run: pip install '{name}'", required)
+            yield Finding(name, "missing", ", ".join(bad), _install(extra), required)
         else:
             found = ", ".join(f"{item.name} {importlib.metadata.version(item.name)}" for item in members)
             yield Finding(name, "ok", found, required=required)
+
+
+def _install(extra: str) -> str:
+    """Never the bare name: fedhouse is on no package index, and somebody else could put it there."""
+    return f"Run: make install; or: pip install 'FEDHOUSE.whl[{extra}]'"
 
 
 def _belongs(requirement: Requirement, extra: str) -> bool:

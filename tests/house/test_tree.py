@@ -110,3 +110,9 @@ def test_no_module_is_a_drawer_for_odds_and_ends(packaged: dict[str, str]) -> No
 
 def test_tests_have_no_packages(files: list[str]) -> None:
     assert not [name for name in files if name.startswith("tests/") and name.endswith("__init__.py")]
+
+
+def test_nothing_installs_fedhouse_by_its_bare_name(root: Path, files: list[str]) -> None:
+    """It is on no package index: whoever takes the name there would be run on our users' clusters."""
+    bare = re.compile("pip" + r"\s+install\s+[\"']?fedhouse")
+    assert not [name for name, text in _texts(root, files) if bare.search(text)]
