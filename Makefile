@@ -37,7 +37,7 @@ lint: install ## Style, types, and the arrows between folders
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache
 
 bench: install ## Every benchmark; writes bench/RESULTS.md, fails if a bar is missed
 	@$(JAVA) $(BIN)/python bench/run.py
