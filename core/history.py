@@ -53,6 +53,8 @@ class Run:
     history: History
     scoring: ScoringModel
     model_digest: str
+    exported_round: int
+    """The round whose model was exported: the last, or with a patience the best."""
     stopped: str
     """Why it ended: all rounds done, target reached, or no better metric for the patience given."""
     excluded: Mapping[str, str]

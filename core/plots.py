@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 from fedhouse.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
+    from fedhouse.history import History
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from fedhouse.history import History
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8F98"
@@ -36,7 +35,9 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Seque
 
 def metrics_by_round(history: History) -> Figure:
     """Every metric of `history` over its rounds, one panel each, the job's own metric first."""
-    names = sorted({name for item in history.rounds for name in item.metrics}, key=lambda n: (n != history.metric, n))
+    names = sorted(
+        {name for item in history.rounds for name in item.metrics}, key=lambda n: (n != history.metric, n)
+    )
     figure, axes = _figure(4.6 * max(1, len(names)), 3.2, max(1, len(names)))
     for panel, name in zip(axes, names, strict=False):
         points = [(item.number, item.metrics[name]) for item in history.rounds if name in item.metrics]

@@ -30,7 +30,7 @@ from fedhouse.types import require_name
 if TYPE_CHECKING:
     from fedhouse.connectors.connector import Connector, SourceRef
     from fedhouse.federation.agent import SiloAgent
-    from fedhouse.federation.coordinator import Coordinator, Progress
+    from fedhouse.federation.coordinator import Coordinator, Outcome, Progress
     from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
@@ -175,28 +175,28 @@ def _close(agents: Mapping[str, SiloAgent]) -> None:
             log.warning("%s", error, extra={"silo": agent.silo})
 
 
-def _finish(job: Job, coordinator: Coordinator, outcome: Any, folder: Path, seconds: float) -> Run:
+def _finish(job: Job, coordinator: Coordinator, outcome: Outcome, folder: Path, seconds: float) -> Run:
     from fedhouse.scoring import ScoringModel
     from fedhouse.snapshot import snapshot_bytes
     from fedhouse.spark_jobs.task import model_seed
 
-    best = outcome.last_round
-    weights = coordinator.store.model(best)
+    weights = coordinator.store.model(outcome.exported_round)
     model = ScoringModel(coordinator.store.encoder(), job.bundle, weights, model_seed(job.spec))
     model.save(folder / "model")
     return Run(
         folder=folder,
         history=History(
             tuple(
-                RoundRecord(item.number, tuple(item.contributors), dict(item.metrics or {}))
-                for item in outcome.rounds
+                RoundRecord(item.number, item.updates.contributed, dict(item.metrics or {}))
+                for item in outcome.state.rounds
             ),
             job.spec.metric,
         ),
         scoring=model,
         model_digest=sha256(snapshot_bytes(job.bundle.layout, weights)),
-        stopped=outcome.stopped,
-        excluded=dict(outcome.excluded),
+        exported_round=outcome.exported_round,
+        stopped=outcome.state.end.detail if outcome.state.end else "",
+        excluded=dict(outcome.state.excluded),
         rows=outcome.rows,
         bytes_uploaded=dict(outcome.bytes_uploaded),
         seconds={**outcome.seconds, "total": seconds},

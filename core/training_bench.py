@@ -58,7 +58,8 @@ def evaluate(model, loader):
     total, count = 0.0, 0
     with torch.no_grad():
         for features, label in loader:
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(model(features), label, reduction="sum")
+            logits = model(features)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, label, reduction="sum")
             total, count = total + float(loss), count + len(label)
     return {"loss": total / count}
 """

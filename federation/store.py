@@ -52,6 +52,14 @@ class CoordinatorStore:
         """Store the encoder that the statistics gave."""
         write_json(self.folder / "encoder.json", encoder.to_json())
 
+    def statistics(self) -> Any:
+        """What was kept of the summed statistics: `rows` and `held_out` of all admitted silos."""
+        return read_json(self.folder / "statistics.json")
+
+    def save_statistics(self, told: Mapping[str, int]) -> None:
+        """Keep the summed row counts."""
+        write_json(self.folder / "statistics.json", dict(told))
+
     def has_round(self, number: int) -> bool:
         """Whether the model after round `number` is there; 0 is the one that the job begins with."""
         return (self._round(number) / "model.safetensors").exists()
@@ -71,13 +79,11 @@ class CoordinatorStore:
             raise IntegrityError(f"{path} cannot be read: {error.strerror}.") from error
 
     def optimizer(self, number: int) -> dict[str, NDArray[np.float64]]:
-        """The server optimizer's arrays after round `number`; empty before the first round."""
+        """The server optimizer's arrays after round `number`."""
         import numpy as np
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        if number == 0:
-            return {}
         path = self._round(number) / "optimizer.safetensors"
         try:
             arrays = load(path.read_bytes())

@@ -10,7 +10,10 @@ def training(*, rows: int, pairs: int, json_output: bool) -> None:
     """Run the training benchmark and print its figures."""
     from fedhouse.training_bench import bench_training
 
-    told = bench_training(rows, pairs, lambda line: sys.stderr.write(line + "\n") and None)
+    def say(line: str) -> None:
+        sys.stderr.write(line + "\n")
+
+    told = bench_training(rows, pairs, say)
     if json_output:
         sys.stdout.write(json.dumps(told) + "\n")
         return

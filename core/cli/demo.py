@@ -131,9 +131,7 @@ def _report(job: Job, run: Run, tables: Mapping[str, Path], out: Path, began: fl
     told = pooled_and_single(job, run.scoring.encoder, tables)
     run = replace(run, seconds={**run.seconds, "comparison": time.monotonic() - started})
     comparison = Comparison(pooled=told["pooled"], single=told["single"])
-    return write_report(
-        out, job, run, comparison, wall_seconds=time.monotonic() - began, names=AIRLINES
-    )
+    return write_report(out, job, run, comparison, wall_seconds=time.monotonic() - began, names=AIRLINES)
 
 
 def _tell(values: dict[str, Any], run: Run, out: Path, json_output: bool) -> None:
@@ -143,7 +141,7 @@ def _tell(values: dict[str, Any], run: Run, out: Path, json_output: bool) -> Non
     auc = values["auc"]
     lines = [
         f"{values['silos']} airlines, {values['rounds']} rounds, {values['rows']:,} training rows, "
-        f"{values['seconds']['total']:.0f} s. {run.stopped.capitalize()}.",
+        f"{values['seconds']['total']:.0f} s. {run.stopped}",
         "",
         f"  federated model         AUC {auc['federated']:.3f}",
         f"  best airline's own      AUC {auc['best_single_silo']:.3f}",

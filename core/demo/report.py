@@ -37,7 +37,7 @@ class Comparison:
 
 def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: float) -> dict[str, Any]:
     """The content of `report.json`. What does not exist yet is null, never invented."""
-    metrics = run.history.rounds[-1].metrics
+    metrics = run.history.rounds[run.exported_round - 1].metrics
     uploaded = list(run.bytes_uploaded.values())
     return {
         "silos": len(comparison.single),
