@@ -83,7 +83,8 @@ def held_out_mask(table: pa.Table, holdout: Holdout | None) -> NDArray[np.bool_]
         return np.asarray(pc.is_in(column.cast(pa.string()), value_set=words).to_numpy(), dtype=bool)
     known = np.asarray(pc.is_valid(column).to_numpy(), dtype=bool)
     value = np.asarray(pc.fill_null(column, 0).to_numpy(), dtype=np.int64)
-    return known & (value % holdout.modulo == holdout.remainder)
+    chosen: NDArray[np.bool_] = known & (value % holdout.modulo == holdout.remainder)
+    return chosen
 
 
 def table_statistics(training: pa.Table, held_out: int, spec: JobSpec) -> LocalStatistics:

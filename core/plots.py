@@ -39,12 +39,14 @@ def metrics_by_round(history: History) -> Figure:
         {name for item in history.rounds for name in item.metrics}, key=lambda n: (n != history.metric, n)
     )
     figure, axes = _figure(4.6 * max(1, len(names)), 3.2, max(1, len(names)))
+    from matplotlib.ticker import MaxNLocator
+
     for panel, name in zip(axes, names, strict=False):
         points = [(item.number, item.metrics[name]) for item in history.rounds if name in item.metrics]
         panel.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, linewidth=1.8)
         panel.set_xlabel("round")
         panel.set_title(name.upper() if name == "auc" else name, loc="left", fontsize=11)
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not names:
         axes[0].text(0.5, 0.5, "no held-out rows, no metrics", ha="center", va="center", color=GREY)
     return figure

@@ -161,9 +161,10 @@ class ScoringModel:
 
         if isinstance(frame, pa.Table):
             return self.score_table(frame)
-        if hasattr(frame, "mapInArrow"):
-            return self._score_spark(frame)
         import pandas as pd
+
+        if not isinstance(frame, pd.DataFrame):
+            return self._score_spark(frame)
 
         columns = [item.column for item in self.encoder.encodings if item.column in frame.columns]
         table = pa.Table.from_pandas(frame[columns], preserve_index=False)

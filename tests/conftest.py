@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,3 +85,49 @@ def pytest_make_collect_report() -> Any:
     report = yield
     _refuse_skip(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def cluster_environment(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> dict[str, str]:
+    """Variables for a driver whose executors run in a second environment: the built wheel, no checkout.
+
+    So a forgotten module or an import of something that only the checkout has is noticed.
+    """
+    import importlib.util
+
+    folder = tmp_path_factory.mktemp("cluster")
+    root = request.config.rootpath
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run(
+        [
+            *uv,
+            "build",
+            "-q",
+            "--wheel",
+            "--no-build-isolation",
+            "--out-dir",
+            str(folder / "wheel"),
+            str(root),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = (folder / "wheel").glob("*.whl")
+    python = folder / "environment" / "bin" / "python"
+    subprocess.run([*uv, "venv", "-q", "-p", sys.executable, str(python.parents[1])], check=True)
+    # From uv's cache, which making the main environment has filled: seconds, and nothing to download.
+    worker = [f"fedhouse[worker] @ {wheel.as_uri()}", "-c", str(root / "requirements" / "lock.txt")]
+    subprocess.run([*uv, "pip", "install", "-q", "-p", str(python), *worker], check=True)
+    spark = importlib.util.find_spec("pyspark")
+    assert spark is not None
+    assert spark.origin is not None
+    kept = ("PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "PYSPARK_PYTHON": str(python),
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_HOME": str(Path(spark.origin).parent),
+        "SPARK_WORKER_DIR": str(folder / "work"),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
