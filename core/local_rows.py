@@ -61,9 +61,12 @@ def split(table: pa.Table, spec: JobSpec, dataset: Dataset) -> tuple[pa.Table, p
     table = table.select(list(wanted))
     label = table.column(spec.label).cast(pa.float64())
     table = table.filter(pc.and_(pc.is_valid(label), pc.invert(pc.fill_null(pc.is_nan(label), True))))
-    order = pc.sort_indices(
-        table, sort_keys=[(name, "ascending") for name in dataset.key], null_placement="at_start"
-    )
+    # Nulls first, as Spark sorts them; Arrow's own option for it is in the middle of a change of names.
+    ranked = {}
+    for name in dataset.key:
+        column = table.column(name)
+        ranked |= {f"{name} known": pc.is_valid(column).cast(pa.int8()), name: column}
+    order = pc.sort_indices(pa.table(ranked), sort_keys=[(name, "ascending") for name in ranked])
     table = table.take(order)
     mask = held_out_mask(table, spec.holdout)
     return table.filter(pa.array(~mask)), table.filter(pa.array(mask))
