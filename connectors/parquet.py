@@ -18,16 +18,16 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from fedhouse.connectors.connector import Capabilities, Capability, Condition, Pin, SourceRef
-from fedhouse.connectors.profiles import Profile
+from fedhouse.connectors.profiles import Profile, Secret
 from fedhouse.errors import PolicyRefusedError, SourceChangedError, SourceError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 _TABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]*(/[A-Za-z0-9_][A-Za-z0-9_.=-]*)*")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _MAGIC = b"PAR1"
 _MAX_FOOTER = 256 * 2**20
 _HIDDEN = re.compile(r"(^|/)[._]")
@@ -48,7 +48,10 @@ class ParquetConnector:
         profile.known("root")
         root = profile.text("root").rstrip("/")
         self.profile = profile
-        self.root = root if urlsplit(root).scheme else Path(root).absolute().as_uri()
+        # Spark takes URIs as Hadoop writes them: nothing is percent-encoded.
+        self.root = root if _SCHEME.match(root) else f"file://{Path(root).absolute()}"
+        # The root may come from a secret, and then no message shows it.
+        self._shown = "the profile's root" if isinstance(profile.options["root"], Secret) else root
 
     def __repr__(self) -> str:
         return f"ParquetConnector({self.profile.name!r})"
@@ -148,9 +151,11 @@ class ParquetConnector:
 
         local = _local_path(table)
         if local is not None and source.pin == "metadata":
-            return _list_local(local, source)
+            return _list_local(local, source, self._shown)
         with _failures(source, "its files are listed"):
-            files = spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(table)
+            files = (
+                spark.read.format("binaryFile").option("recursiveFileLookup", "true").load(_escaped(table))
+            )
             told = files.select(
                 "path",
                 "length",
@@ -159,7 +164,7 @@ class ParquetConnector:
             ).collect()
         listed = []
         for row in told:
-            name = unquote(row["path"]).partition(unquote(urlsplit(table).path))[2].lstrip("/")
+            name = row["path"].partition(table.partition(":")[2].lstrip("/"))[2].lstrip("/")
             if not _HIDDEN.search(name):
                 listed.append([name, row["length"], row["time"], row["digest"]])
         return sorted(listed)
@@ -185,18 +190,18 @@ def _condition(condition: Condition) -> Column:
 
 
 def _local_path(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+    scheme, _, path = uri.partition(":")
+    return Path("/" + path.lstrip("/")) if scheme == "file" else None
 
 
-def _list_local(table: Path, source: SourceRef) -> list[list[Any]]:
+def _list_local(table: Path, source: SourceRef, root: str) -> list[list[Any]]:
     """As `ParquetConnector._list`, by the file system, with a digest of each footer."""
     try:
         if table.is_file():
             return [_describe(table, "")]
         if not table.is_dir():
             raise SourceError(
-                f"Table {source.table} is not there: {table} does not exist or is not to be seen.",
+                f"Table {source.table} is not there: nothing of that name is to be seen under {root}.",
                 mend="Check the profile's root, the table's name and their permissions.",
             )
         names = [path for path in table.rglob("*") if path.is_file()]

@@ -129,7 +129,7 @@ def _agent(
         spark=spark,
         connector=connector,
         source=source,
-        prepared=PreparedPolicy(allowed=prepare, uri=(folder / "prepared").as_uri() if prepare else None),
+        prepared=PreparedPolicy(allowed=prepare, uri=f"file://{folder}/prepared" if prepare else None),
     )
     plan = JobPlan(job.digest, job.spec, job.bundle.layout.size)
     return SiloAgent(plan, silo, runner, aggregator, own)
@@ -142,7 +142,7 @@ def _source(silo: str, given: Any, own: Path) -> tuple[Connector, SourceRef]:
     from fedhouse.connectors.registry import open_connector
 
     path = Path(given).resolve() if isinstance(given, (str, Path)) else _write_rows(silo, given, own)
-    profile = Profile(name="local", type="parquet", target="local", options={"root": path.parent.as_uri()})
+    profile = Profile(name="local", type="parquet", target="local", options={"root": str(path.parent)})
     return open_connector(profile), SourceRef(profile="local", table=path.name)
 
 

@@ -178,7 +178,7 @@ def _runner(folder: Path, spark: Any, job: Any, *, table: str, prepared: bool) -
     from fedhouse.spark_jobs.prepared import PreparedPolicy
     from fedhouse.spark_jobs.runner import SparkSiloRunner
 
-    profile = Profile(name="bench", type="parquet", target="local", options={"root": folder.as_uri()})
+    profile = Profile(name="bench", type="parquet", target="local", options={"root": str(folder)})
     return SparkSiloRunner(
         silo=table,
         job=job.digest,
@@ -188,7 +188,7 @@ def _runner(folder: Path, spark: Any, job: Any, *, table: str, prepared: bool) -
         spark=spark,
         connector=open_connector(profile),
         source=SourceRef(profile="bench", table=table),
-        prepared=PreparedPolicy(allowed=prepared, uri=(folder / "prepared").as_uri()),
+        prepared=PreparedPolicy(allowed=prepared, uri=f"file://{folder}/prepared"),
     )
 
 
@@ -225,7 +225,7 @@ def _identity_encoder() -> Any:
 def _spark_loss(runners: list[Any]) -> float:
     """Loss of the merged weights on the held-out table, by the same code as the peer's."""
     first = runners[0]
-    folder = Path(first.connector.profile.options["root"].removeprefix("file://"))
+    folder = Path(first.connector.profile.options["root"])
     return _loss(folder, first.trained)
 
 

@@ -19,7 +19,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from fedhouse.config import FrozenModel
 from fedhouse.encoding import canonical_json, parse_json
@@ -127,7 +126,10 @@ def delete(uri: str) -> None:
 def _filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     from pyarrow import ArrowInvalid, fs
 
-    if urlsplit(uri).scheme == "":
+    scheme, _, path = uri.partition(":")
+    if scheme == "file":  # as Hadoop writes it: nothing is percent-encoded
+        return fs.LocalFileSystem(), "/" + path.strip("/")
+    if not path:
         raise SourceError(
             f"prepared.uri {uri!r} has no scheme.", mend="Write it as file:///… or as an object store's URI."
         )

@@ -210,7 +210,7 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
 
 def _csv(spark: SparkSession, path: Path, schema: str) -> DataFrame:
     return spark.read.csv(
-        path.absolute().as_uri(), schema=schema, header=True, nullValue="NA", mode="FAILFAST"
+        f"file://{path.absolute()}", schema=schema, header=True, nullValue="NA", mode="FAILFAST"
     )
 
 
@@ -275,7 +275,7 @@ def _write(frame: DataFrame, carriers: Sequence[str], place: Path) -> None:
         .sortWithinPartitions("carrier", "month", "day", "flight", "origin")
         .write.partitionBy("carrier", "month")
         .option("compression", "zstd")
-        .parquet(place.absolute().as_uri())
+        .parquet(f"file://{place.absolute()}")
     )
 
 
