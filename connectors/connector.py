@@ -25,10 +25,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
+from pydantic import model_validator
+
 from fedhouse.config import FrozenModel
 from fedhouse.dataset import Name
 from fedhouse.encoding import digest_of
-from pydantic import model_validator
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pydantic import Field
+
 from fedhouse.config import FrozenModel, parse, read_yaml
 from fedhouse.dataset import Name
 from fedhouse.errors import ProfileError
-from pydantic import Field
 
 _REFERENCE = re.compile(r"\{\{\s*(env_var|file)\(\s*'([^'{}]*)'\s*(?:,\s*'([^'{}]*)'\s*)?\)\s*\}\}")
 _MAX_SECRET_BYTES = 64 * 2**10

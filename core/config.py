@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from fedhouse.errors import ConfigurationError
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedhouse.errors import ConfigurationError
 
 # A configuration file is written by hand; a larger one is not one.
 MAX_YAML_BYTES = 2**20

@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from pydantic import AfterValidator, Field, model_validator
+
 from fedhouse.config import FrozenModel, parse, read_yaml
 from fedhouse.encoding import digest_of
 from fedhouse.errors import ConfigurationError, JobError
 from fedhouse.types import require_name
-from pydantic import AfterValidator, Field, model_validator
 
 ColumnType = Literal["integer", "number", "string", "boolean", "date", "timestamp"]
 

@@ -21,9 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fedhouse.spark_jobs.session import SUPPORTED_JAVA, java_version
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
+
+from fedhouse.spark_jobs.session import SUPPORTED_JAVA, java_version
 
 # The extras that training needs. Spark is looked at apart, because a platform may bring its own.
 REQUIRED_EXTRAS = ("silo",)

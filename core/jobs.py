@@ -139,6 +139,7 @@ def _sources(spec: JobSpec, directory: Path) -> dict[str, str]:
 def _first_bundle(spec: JobSpec, sources: Mapping[str, str]) -> Bundle:
     """The bundle with the model's first weights, which the model's own code makes in a child process."""
     import numpy as np
+
     from fedhouse.spark_jobs.child import run_spawned
     from fedhouse.spark_jobs.task import ChildTask, model_seed
 

@@ -62,7 +62,7 @@ def split(table: pa.Table, spec: JobSpec, dataset: Dataset) -> tuple[pa.Table, p
     label = table.column(spec.label).cast(pa.float64())
     table = table.filter(pc.and_(pc.is_valid(label), pc.invert(pc.fill_null(pc.is_nan(label), True))))
     # Nulls first, as Spark sorts them; Arrow's own option for it is in the middle of a change of names.
-    ranked = {}
+    ranked: dict[str, pa.ChunkedArray] = {}
     for name in dataset.key:
         column = table.column(name)
         ranked |= {f"{name} known": pc.is_valid(column).cast(pa.int8()), name: column}

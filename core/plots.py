@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from fedhouse.errors import EnvironmentUnfitError
 
 if TYPE_CHECKING:
-    from fedhouse.history import History
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from fedhouse.history import History
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, 2008).
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8F98"

@@ -15,9 +15,10 @@ from fedhouse.errors import JobError
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
+
     from fedhouse.encoder import Encoder
     from fedhouse.jobs import Job
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def rehearse(job: Job, *, rows: int = 2000, data: Any = None, show_output: bool 
         If the job's code fails; with its message.
     """
     import numpy as np
+
     from fedhouse.connectors.mock import mock_rows
     from fedhouse.federation.statistics import StatisticsPlan
     from fedhouse.local_rows import as_table, split, table_statistics

@@ -138,6 +138,7 @@ class ScoringModel:
 
     def _open(self) -> tuple[Any, torch.nn.Module]:
         import torch
+
         from fedhouse.spark_jobs import usercode
 
         code = usercode.UserCode(self.bundle.digest, self.bundle.sources, self.bundle.entries)
@@ -148,6 +149,7 @@ class ScoringModel:
     def score_table(self, table: pa.Table) -> NDArray[np.float32]:
         """Scores in [0, 1], float32 [N], for a pyarrow table that has the model's columns."""
         import torch
+
         from fedhouse.spark_jobs import usercode
 
         code, model = self._open()

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
 from fedhouse.config import read_yaml
 from fedhouse.connectors.connector import Connector, SourceRef
 from fedhouse.dataset import Name
 from fedhouse.errors import ConfigurationError
 from fedhouse.spark_jobs.prepared import PreparedPolicy
 from fedhouse.spark_jobs.session import SparkSettings
-from pydantic import Field
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 
 class SiloConfig(BaseSettings):
@@ -94,8 +95,9 @@ class SiloConfig(BaseSettings):
 
 
 def _construct(model: type[SiloConfig], flags: dict[str, Any], origin: str) -> SiloConfig:
-    from fedhouse.config import explain
     from pydantic import ValidationError
+
+    from fedhouse.config import explain
 
     try:
         return model(**flags)

@@ -28,10 +28,11 @@ from fedhouse.jobs import Job
 from fedhouse.types import require_name
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from fedhouse.connectors.connector import Connector, SourceRef
     from fedhouse.federation.agent import SiloAgent
     from fedhouse.federation.coordinator import Coordinator, Outcome, Progress
-    from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ def _source(silo: str, given: Any, own: Path) -> tuple[Connector, SourceRef]:
 
 def _write_rows(silo: str, given: Any, own: Path) -> Path:
     import pyarrow.parquet as pq
+
     from fedhouse.local_rows import as_table
 
     try:

@@ -34,8 +34,9 @@ from fedhouse.spark_jobs.contract import SiloRunner
 
 if TYPE_CHECKING:
     import numpy as np
-    from fedhouse.encoder import Encoder
     from numpy.typing import NDArray
+
+    from fedhouse.encoder import Encoder
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from fedhouse.errors import IntegrityError, UpdateRejectedError
 from fedhouse.jobspec import Server
 

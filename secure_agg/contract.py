@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from fedhouse.errors import IntegrityError, QuorumError, UpdateRejectedError
 from fedhouse.secure_agg.aggregator import AggregationContext, Aggregator
 

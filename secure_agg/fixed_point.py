@@ -31,6 +31,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
 from fedhouse.errors import IntegrityError, UpdateRejectedError
 from fedhouse.secure_agg.limbs import from_limbs, limbs_for, require_sums, to_limbs
 

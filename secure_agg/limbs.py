@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from fedhouse.errors import IntegrityError, UpdateRejectedError
 from fedhouse.jobspec import MAX_CONTRIBUTORS
 

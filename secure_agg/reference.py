@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+
 from fedhouse.encoding import canonical_json
 from fedhouse.errors import IntegrityError, QuorumError, UpdateRejectedError
 from fedhouse.secure_agg.aggregator import AggregationContext

@@ -291,6 +291,7 @@ def _drop_descriptors(rows: int, result: int, *, keep_output: bool) -> tuple[int
 def _work(task: ChildTask, rows_descriptor: int, rows: int, result: int) -> int:
     """Run the task and write its answer, also when it fails; returns the exit code."""
     import torch
+
     from fedhouse.spark_jobs import usercode
 
     try:

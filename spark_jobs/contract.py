@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
-    from fedhouse.encoder import Encoder
     from numpy.typing import NDArray
+
+    from fedhouse.encoder import Encoder
 
 # Numbers enter statistics as integers in units of 2^-16, their squares in units of 2^-32.
 STATISTICS_FRACTION_BITS = 16

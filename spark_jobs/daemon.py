@@ -17,10 +17,11 @@ def preload() -> None:
     """Import and touch what a training child uses first, without starting a thread."""
     single_threaded()
     pin_cpu_class()
-    import fedhouse.spark_jobs.child
-    import fedhouse.spark_jobs.partition  # noqa: F401
     import safetensors.torch  # noqa: F401
     import torch
+
+    import fedhouse.spark_jobs.child
+    import fedhouse.spark_jobs.partition  # noqa: F401
 
     torch.set_num_threads(1)
     weight = torch.nn.Parameter(torch.zeros(1))

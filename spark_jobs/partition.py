@@ -83,6 +83,7 @@ def _by_partition(
 def _pieces(batch: pa.RecordBatch, encoder: Encoder) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """One batch, cut where the partition changes: compact rows, float32 [n, C]."""
     import numpy as np
+
     from fedhouse.spark_jobs.rows import compact_width
 
     width = compact_width(encoder)

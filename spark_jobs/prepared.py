@@ -20,11 +20,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from fedhouse.config import FrozenModel
 from fedhouse.encoding import canonical_json, parse_json
 from fedhouse.errors import IntegrityError, SourceError
 from fedhouse.spark_jobs.failures import spark_failures
-from pydantic import Field
 
 if TYPE_CHECKING:
     from pyarrow import fs

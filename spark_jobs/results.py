@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from fedhouse import errors
 from fedhouse.encoding import parse_json
 from fedhouse.errors import FedhouseError, IntegrityError, UpdateRejectedError, UserCodeError

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from fedhouse.encoder import CategoryEncoding, Encoder, NumberEncoding
 from fedhouse.errors import IntegrityError
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from fedhouse.bundle import Bundle
 from fedhouse.connectors.connector import Connector, Pin, SourceRef
 from fedhouse.dataset import Dataset

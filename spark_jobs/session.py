@@ -23,9 +23,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from fedhouse.config import FrozenModel
 from fedhouse.errors import EnvironmentUnfitError, PolicyRefusedError
-from pydantic import Field
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

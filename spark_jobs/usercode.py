@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from fedhouse.bundle import Entries
 from fedhouse.spark_jobs.contract import SCORE_BINS
 from fedhouse.spark_jobs.cpu import cpu_class

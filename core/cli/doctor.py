@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import typer
+
 from fedhouse.doctor import Finding, examine
 from fedhouse.errors import ConfigurationError
 

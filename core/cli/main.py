@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+
 from fedhouse.errors import FedhouseError
 
 _HELP = """Federated learning that runs inside each enterprise's data warehouse.

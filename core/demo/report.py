@@ -81,9 +81,10 @@ def write_report(
 def _page(
     job: Job, run: Run, comparison: Comparison, values: Mapping[str, Any], names: Mapping[str, str]
 ) -> str:
-    from fedhouse import plots
     from jinja2 import Environment
     from markupsafe import Markup
+
+    from fedhouse import plots
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("fedhouse.demo").joinpath("report.html.j2").read_text())

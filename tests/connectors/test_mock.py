@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pyarrow as pa
-from fedhouse.connectors.mock import mock_rows
-from fedhouse.dataset import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fedhouse.connectors.mock import mock_rows
+from fedhouse.dataset import Dataset
 
 DATASET = Dataset.model_validate(
     {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from fedhouse.connectors.connector import Condition, Pin, SourceRef
 from fedhouse.connectors.contract import SECRET_CANARY, ConnectorContract, Warehouse, contract_rows
 from fedhouse.connectors.parquet import ParquetConnector

@@ -9,12 +9,13 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fedhouse.connectors import registry
 from fedhouse.connectors.profiles import Profile, Profiles, Secret, load_profiles
 from fedhouse.connectors.registry import kinds, open_connector
 from fedhouse.errors import ConfigurationError, ProfileError
-from hypothesis import given
-from hypothesis import strategies as st
 
 CANARY = "canary-0b91"
 TEXT = """

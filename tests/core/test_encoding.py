@@ -94,5 +94,5 @@ def test_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(IntegrityError, match="gone.json cannot be read: No such file"):
+    with pytest.raises(IntegrityError, match=r"gone.json cannot be read: No such file"):
         read_json(tmp_path / "gone.json")

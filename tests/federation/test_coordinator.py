@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from fedhouse import encoding
 from fedhouse.bundle import Bundle, Entries
 from fedhouse.encoder import Encoder

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fedhouse.errors import IntegrityError, UpdateRejectedError
 from fedhouse.federation.evaluation import EvaluationPlan, FederatedMetrics, auc_from_histograms
 from fedhouse.jobspec import JobSpec
 from fedhouse.spark_jobs.contract import SCORE_BINS, LocalEvaluation
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SPEC = JobSpec.model_validate(
     {

@@ -9,6 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fedhouse.encoding import canonical_json, sha256
 from fedhouse.errors import ConfigurationError, IllegalTransitionError, IntegrityError
 from fedhouse.federation.round_machine import (
@@ -33,8 +36,6 @@ from fedhouse.federation.round_machine import (
     transition,
 )
 from fedhouse.jobspec import JobSpec
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SILOS = ("AA", "B6", "DL", "UA")
 ENCODER = sha256(b"encoder")

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedhouse.errors import IntegrityError, UpdateRejectedError
-from fedhouse.federation.server_optimizer import OptimizerState, ServerOptimizer
-from fedhouse.jobspec import Server
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+from fedhouse.errors import IntegrityError, UpdateRejectedError
+from fedhouse.federation.server_optimizer import OptimizerState, ServerOptimizer
+from fedhouse.jobspec import Server
 
 OPTIMIZERS = ("fedavg", "fedavgm", "fedadam")
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from fedhouse.encoder import CategoryEncoding, NumberEncoding
 from fedhouse.errors import IntegrityError, SourceChangedError, SourceError
 from fedhouse.federation.statistics import StatisticsPlan, nearest_root
 from fedhouse.jobspec import JobSpec
 from fedhouse.spark_jobs.contract import LocalStatistics, NumberStatistics
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 SPEC = JobSpec.model_validate(
     {

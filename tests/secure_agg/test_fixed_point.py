@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fedhouse.errors import IntegrityError, UpdateRejectedError
-from fedhouse.secure_agg.fixed_point import FixedPointCodec, clip_update, euclidean_norm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+from fedhouse.errors import IntegrityError, UpdateRejectedError
+from fedhouse.secure_agg.fixed_point import FixedPointCodec, clip_update, euclidean_norm
 
 WIDTHS = (8, 12, 16, 24)
 LANE_BITS = 5  # room for 32 contributors

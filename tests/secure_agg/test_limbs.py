@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fedhouse.errors import IntegrityError, UpdateRejectedError
-from fedhouse.secure_agg.limbs import Field, IntegerVector, from_limbs, limbs_for, to_limbs
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fedhouse.errors import IntegrityError, UpdateRejectedError
+from fedhouse.secure_agg.limbs import Field, IntegerVector, from_limbs, limbs_for, to_limbs
 
 FIELDS = (Field("rows", 3), Field("total", 5, signed=True, count=2), Field("squares", 8))
 

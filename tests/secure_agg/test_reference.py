@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fedhouse.errors import IntegrityError
 from fedhouse.secure_agg.aggregator import AggregationContext, Aggregator
 from fedhouse.secure_agg.contract import CONTEXT, AggregatorContract, random_values
 from fedhouse.secure_agg.reference import ReferenceAggregator
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 class TestReference(AggregatorContract):

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fedhouse.bundle import Entries
 from fedhouse.errors import TimeLimitError, UpdateRejectedError, UserCodeError
 from fedhouse.spark_jobs.child import run_forked, run_spawned
 from fedhouse.spark_jobs.spool import Spool
 from fedhouse.spark_jobs.task import Answer, ChildTask
 from fedhouse.types import ParameterLayout, TensorSpec
-from hypothesis import given
-from hypothesis import strategies as st
 
 MODEL = """
 import os, sys, torch

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from fedhouse.dataset import Dataset
 from fedhouse.errors import ConfigurationError, QualityGateError, SourceError
 from fedhouse.spark_jobs.gate import GateReport, run_gate

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fedhouse.encoder import CategoryEncoding, Encoder, NumberEncoding
 from fedhouse.encoding import canonical_json
 from fedhouse.errors import FedhouseError, IntegrityError, TimeLimitError, UpdateRejectedError, UserCodeError
@@ -17,8 +20,6 @@ from fedhouse.spark_jobs.partition import CHUNK_BYTES, _by_partition, _chunks
 from fedhouse.spark_jobs.results import assemble, sum_evaluations, sum_updates
 from fedhouse.spark_jobs.rows import compact_width, expand
 from fedhouse.spark_jobs.spool import Spool
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 DIGEST = "cd" * 32
 
@@ -203,8 +204,7 @@ def test_the_size_of_batches_does_not_change_a_partition() -> None:
 
 def test_rows_of_another_width_are_refused() -> None:
     with pytest.raises(IntegrityError, match="not of the encoder's width"):
-        for _, parts in _by_partition([_batch([0], [[1.0, 2.0]])], ENCODER):
-            list(parts)
+        list(_by_partition([_batch([0], [[1.0, 2.0]])], ENCODER))
 
 
 def test_a_spool_is_private_and_read_only_to_its_reader() -> None:

@@ -1,0 +1,111 @@
+"""The comparison that exists in the demo alone: models of all rows pooled, and of each airline's own.
+
+No consortium can compute it: it reads everybody's rows. The demo can, and so shows what federating
+costs against pooling, and gains against staying alone. Everything is judged on everybody's held-out
+rows, by the exact area under the ROC curve.
+
+Every model gets the same code, encoder and first weights, and as many passes over its rows as a silo
+made in the federated job (rounds times the epochs of a round), each pass shuffled by a seed. It runs in
+a process of its own, because it uses torch with all its threads.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedhouse.encoder import Encoder
+from fedhouse.encoding import canonical_json, parse_json
+from fedhouse.errors import FedhouseError
+from fedhouse.jobs import Job
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def pooled_and_single(job: Job, encoder: Encoder, tables: Mapping[str, Path]) -> dict[str, Any]:
+    """AUC of the pooled model, and of each silo's own: ``{"pooled": …, "single": {silo: …}}``.
+
+    Raises
+    ------
+    FedhouseError
+        If the process fails; its own words are on standard error.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedhouse-oracle-") as name:
+        folder = Path(name)
+        job.save(folder / "job")
+        order = {"encoder": encoder.to_json(), "tables": {silo: str(path) for silo, path in tables.items()}}
+        (folder / "order.json").write_bytes(canonical_json(order))
+        done = subprocess.run([sys.executable, "-m", "fedhouse.demo.oracle", name], check=False)
+        if done.returncode != 0:
+            raise FedhouseError("The comparison with pooled rows failed.", mend="Its error is above.")
+        told: dict[str, Any] = parse_json((folder / "told.json").read_bytes(), "The comparison")
+        return told
+
+
+def exact_auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
+    """Area under the ROC curve by ranks, ties counted half (Mann and Whitney, 1947)."""
+    import numpy as np
+
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    positive = labels > 0.5
+    wins = ranks[positive].sum() - positive.sum() * (positive.sum() + 1) / 2
+    return float(wins / (positive.sum() * (~positive).sum()))
+
+
+def _rows(job: Job, encoder: Encoder, path: str) -> tuple[Any, Any]:
+    """Training and held-out rows of a table, float32 [N, F + 1], the label last."""
+    import numpy as np
+    import pyarrow as pa
+
+    from fedhouse.local_rows import as_table, split
+    from fedhouse.scoring import encode_table
+
+    found = []
+    for part in split(as_table(path), job.spec, job.dataset):
+        label = part.column(job.spec.label).cast(pa.float64()).to_numpy()
+        found.append(np.column_stack([encode_table(encoder, part), label]).astype(np.float32))
+    return found[0], found[1]
+
+
+def _main(folder: Path) -> None:
+    import numpy as np
+    import torch
+
+    from fedhouse.snapshot import snapshot_vector
+    from fedhouse.spark_jobs import usercode
+    from fedhouse.spark_jobs.task import model_seed
+
+    order = json.loads((folder / "order.json").read_bytes())
+    job = Job.load(folder / "job")
+    encoder = Encoder.from_json(order["encoder"])
+    rows = {silo: _rows(job, encoder, path) for silo, path in order["tables"].items()}
+    held = torch.from_numpy(np.concatenate([part for _, part in rows.values()]))
+    code = usercode.UserCode(job.bundle.digest, job.bundle.sources, job.bundle.entries)
+    base = torch.from_numpy(snapshot_vector(job.bundle.layout, job.bundle.weights).copy())
+
+    def judged(training: NDArray[np.float32]) -> float:
+        model = usercode.build_model(code, job.bundle.model_args, model_seed(job.spec))
+        usercode.load_state(model, job.bundle.layout, base)
+        loader = usercode.PartitionLoader(
+            torch.from_numpy(training), job.spec.batch_size, job.spec.seed, shuffle=True
+        )
+        for _ in range(job.spec.rounds):
+            code.train(model, loader, **job.bundle.train_args)
+        scores = usercode.score_rows(code, model, held[:, :-1])
+        return exact_auc(scores.numpy(), held[:, -1].numpy())
+
+    pooled = judged(np.concatenate([part for part, _ in rows.values()]))
+    single = {silo: judged(part) for silo, (part, _) in rows.items()}
+    (folder / "told.json").write_text(json.dumps({"pooled": pooled, "single": single}))
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))
