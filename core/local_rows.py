@@ -58,7 +58,7 @@ def split(table: pa.Table, spec: JobSpec, dataset: Dataset) -> tuple[pa.Table, p
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
         raise JobError(f"The rows have no column '{missing[0]}'.", mend=f"Job {spec.name} reads it.")
-    table = table.select(list(wanted))
+    table = _plain(table.select(list(wanted)))
     label = table.column(spec.label).cast(pa.float64())
     table = table.filter(pc.and_(pc.is_valid(label), pc.invert(pc.fill_null(pc.is_nan(label), True))))
     # Nulls first, as Spark sorts them; Arrow's own option for it is in the middle of a change of names.
@@ -70,6 +70,17 @@ def split(table: pa.Table, spec: JobSpec, dataset: Dataset) -> tuple[pa.Table, p
     table = table.take(order)
     mask = held_out_mask(table, spec.holdout)
     return table.filter(pa.array(~mask)), table.filter(pa.array(mask))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with dictionaries decoded: folders such as `month=1`, and categoricals, come as those."""
+    import pyarrow as pa
+
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
 
 
 def held_out_mask(table: pa.Table, holdout: Holdout | None) -> NDArray[np.bool_]:

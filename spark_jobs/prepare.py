@@ -9,14 +9,26 @@ Every cast is `try_cast`: an ANSI cast that fails puts the value into its messag
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from fedhouse.dataset import Dataset
+from fedhouse.dataset import ColumnType, Dataset
 from fedhouse.encoder import CategoryEncoding, Encoder
 from fedhouse.jobspec import Holdout, JobSpec
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
+
+
+# The types that a tie between equal keys is broken by, whatever width or format a table has them in.
+_CANONICAL: Mapping[ColumnType, str] = {
+    "integer": "bigint",
+    "number": "double",
+    "string": "string",
+    "boolean": "boolean",
+    "date": "date",
+    "timestamp": "timestamp",
+}
 
 
 def quoted(name: str) -> str:
@@ -88,7 +100,11 @@ def partitioned(
     from pyspark.sql import functions as F
 
     kept = held_out(spec.holdout) if evaluation else ~held_out(spec.holdout)
-    tie = F.xxhash64(*(F.expr(f"try_cast({quoted(name)} as string)") for name in spec.columns_read(dataset)))
+    canonical = (
+        F.expr(f"try_cast({quoted(name)} as {_CANONICAL[dataset.columns[name].type]})")
+        for name in spec.columns_read(dataset)
+    )
+    tie = F.xxhash64(*canonical)
     keys = [F.col(quoted(name)) for name in dataset.key]
     return (
         labelled(frame, spec)
