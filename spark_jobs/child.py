@@ -34,9 +34,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,6 +49,10 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 # Head-room of a result beyond its numbers: the header.
 _RESULT_SLACK = 2 * 2**20
+# A fresh interpreter imports torch before the code's own time begins; on a busy machine slowly.
+_STARTING_SECONDS = 60
+# So much of what a rehearsed job prints is shown.
+_MOST_OUTPUT = 2**20
 _BUNDLE_PREFIX = "<bundle>/"
 _PUBLIC_EXCEPTIONS = frozenset(
     name
@@ -90,12 +95,10 @@ def run_forked(task: ChildTask, rows_descriptor: int, rows: int) -> Answer:
 def run_spawned(task: ChildTask, rows_descriptor: int, rows: int) -> Answer:
     """As `run_forked`, in a fresh interpreter: for processes that have threads. Takes seconds to start."""
 
-    def start(result: int, scratch: str) -> int:
+    def start(result: int, scratch: str, shown: int) -> int:
         order = os.memfd_create("fedhouse-task")
         _write_all(order, task.to_bytes())
         environment = _CHILD_ENVIRONMENT | cpu_class_environment()
-        # What a rehearsed job prints goes beside the command's own output, not into it.
-        shown = sys.stderr.fileno() if task.show_output else subprocess.DEVNULL
         try:
             process = subprocess.Popen(
                 [
@@ -118,7 +121,39 @@ def run_spawned(task: ChildTask, rows_descriptor: int, rows: int) -> Answer:
         process.returncode = 0
         return process.pid
 
-    return _supervise(task, start)
+    with _output(show=task.show_output) as shown:
+        return _supervise(
+            task, lambda result, scratch: start(result, scratch, shown), starting=_STARTING_SECONDS
+        )
+
+
+@contextlib.contextmanager
+def _output(*, show: bool) -> Iterator[int]:
+    """Where a spawned child's output goes: nowhere, or to `sys.stderr`, which in a notebook is no file.
+
+    What a rehearsed job prints goes beside the command's own output, not into it, and to a bound.
+    """
+    if not show:
+        yield subprocess.DEVNULL
+        return
+    reading, writing = os.pipe()
+    pump = threading.Thread(target=_show, args=(reading,), name="fedhouse-output", daemon=True)
+    pump.start()
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+        pump.join(timeout=5)  # a process that escaped its group may hold the pipe open
+
+
+def _show(reading: int) -> None:
+    left = _MOST_OUTPUT
+    with open(reading, "rb", buffering=0) as pipe:
+        while data := pipe.read(2**16):
+            sys.stderr.write(data[:left].decode(errors="replace"))
+            if 0 < left <= len(data):
+                sys.stderr.write("\n[the rest of the job's output is not shown]\n")
+            left = max(0, left - len(data))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -127,14 +162,14 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _supervise(task: ChildTask, start: Callable[[int, str], int]) -> Answer:
+def _supervise(task: ChildTask, start: Callable[[int, str], int], *, starting: int = 0) -> Answer:
     """Start a child, wait for it within its limit, clean up after it, read what it left."""
     result = os.memfd_create("fedhouse-result", os.MFD_CLOEXEC)
     scratch = tempfile.mkdtemp(prefix="fedhouse-scratch-")
     began = time.monotonic()
     try:
         pid = start(result, scratch)
-        ended = _wait(pid, task.seconds)
+        ended = _wait(pid, task.seconds + starting)
         if ended is None:
             raise TimeLimitError(
                 f"The job's code ran longer than {task.seconds} seconds on one partition and was stopped.",

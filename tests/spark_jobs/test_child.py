@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -170,6 +171,23 @@ def test_broken_code_is_one_line_that_says_where(run: Run, code: str, error: typ
 def test_a_rehearsal_shows_the_message(run: Run) -> None:
     with pytest.raises(UserCodeError, match=r"ValueError at job.py:12: expected 7"):
         run(_task("def train(model, loader): raise ValueError('expected 7')", show_output=True))
+
+
+def test_a_rehearsal_shows_what_is_printed_to_a_bound_where_stderr_is_no_file(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()  # as in a notebook: no descriptor
+    monkeypatch.setattr(sys, "stderr", shown)
+    code = "def train(model, loader):\n    print('first words'); print('x' * 3_000_000); print('last words')"
+    run_spawned(_task(code, show_output=True), spool.read_only(), spool.rows)
+    text = shown.getvalue()
+    assert text.startswith("first words\n")
+    assert "last words" not in text
+    assert text.endswith("[the rest of the job's output is not shown]\n")
+    assert len(text) < 2**21
+    shown.truncate(0)
+    run_spawned(_task(code), spool.read_only(), spool.rows)
+    assert shown.getvalue() == ""
 
 
 def test_our_own_errors_raised_by_user_code_carry_no_text(run: Run) -> None:
