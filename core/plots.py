@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,14 +19,27 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8F98"
 
 
-def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+@functools.cache
+def _picture() -> type[Figure]:
+    """A figure that a notebook shows as it is, whether or not pyplot and a backend were set up."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise EnvironmentUnfitError(
             "matplotlib is not installed in this environment.", mend="Install fedhouse[plot]."
         ) from error
-    figure = Figure(figsize=(width, height), layout="constrained")
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=110)
+            return buffer.getvalue()
+
+    return Picture
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, Sequence[Axes]]:
+    figure = _picture()(figsize=(width, height), layout="constrained")
     axes = [figure.add_subplot(1, panels, index + 1) for index in range(panels)]
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
