@@ -46,11 +46,13 @@ def told(name):
     real = getattr(runner.SparkSiloRunner, name)
 
     def call(self, *arguments):
+        # One of these calls another: what is inside belongs to the same silo.
+        outer = current.get(threading.get_ident())
         current[threading.get_ident()] = self.silo
         try:
             return real(self, *arguments)
         finally:
-            current.pop(threading.get_ident())
+            current[threading.get_ident()] = outer
 
     setattr(runner.SparkSiloRunner, name, call)
 
