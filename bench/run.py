@@ -132,6 +132,7 @@ def _spread(quartiles: Sequence[float]) -> str:
 def sixteen_airlines_figures(told: Mapping[str, Any]) -> list[Figure]:
     """Of the report of all sixteen airlines: the areas under the curve, on everybody's held-out days."""
     federated, pooled, single = (told["auc"][name] for name in ("federated", "pooled", "best_single_silo"))
+    stopped = told["auc_stopped_early"]
     return [
         Figure("AUC of the federated model", federated, at_least=0.700, beside=f"pooled {pooled:.4f}"),
         Figure(
@@ -146,6 +147,16 @@ def sixteen_airlines_figures(told: Mapping[str, Any]) -> list[Figure]:
             at_most=0.010,
             aim=True,
             beside=f"pooled {pooled:.4f}",
+        ),
+        Figure(
+            "AUC above the best airline's own model, that one stopped early",
+            federated - stopped["best_single_silo"],
+            beside=f"its own model, stopped early {stopped['best_single_silo']:.4f}",
+        ),
+        Figure(
+            "AUC below the pooled model, that one stopped early",
+            stopped["pooled"] - federated,
+            beside=f"pooled, stopped early {stopped['pooled']:.4f}",
         ),
         _total(told),
     ]

@@ -67,17 +67,28 @@ def metrics_by_round(history: History) -> Figure:
     return figure
 
 
-def silo_bars(single: Mapping[str, float], pooled: float, federated: float) -> Figure:
-    """Each silo's own model as a bar; pooled and federated models as lines across (areas under the curve)."""
-    figure, (panel,) = _figure(max(6.0, 0.55 * len(single) + 3), 3.4)
-    order = sorted(single, key=lambda name: single[name])
-    panel.bar(order, [single[name] for name in order], color=GREY, width=0.62, label="the silo's own model")
+def silo_bars(
+    single: Mapping[str, tuple[float, float]], pooled: tuple[float, float], federated: float
+) -> Figure:
+    """Each silo's own model as a bar; pooled and federated models as lines across (areas under the curve).
+
+    Of two numbers the first is of the model as it came out, the second of the one stopped early.
+    """
+    figure, (panel,) = _figure(max(6.0, 0.55 * len(single) + 3), 3.6)
+    order = sorted(single, key=lambda name: single[name][1])
+    places = range(len(order))
+    for index, (colour, label) in enumerate(((GREY, "own model"), ("#C9CDD4", "own model, stopped early"))):
+        heights = [single[name][index] for name in order]
+        panel.bar([x + 0.36 * index - 0.18 for x in places], heights, color=colour, width=0.34, label=label)
+    panel.set_xticks(list(places), order)
     panel.axhline(federated, color=BLUE, linewidth=2, label=f"federated {federated:.3f}")
-    panel.axhline(pooled, color=ORANGE, linewidth=2, linestyle="--", label=f"pooled {pooled:.3f}")
-    low = min([0.5, *single.values()])
-    panel.set_ylim(max(0.0, low - 0.02), max(pooled, federated, *single.values()) + 0.02)
+    panel.axhline(pooled[0], color=ORANGE, linewidth=2, linestyle="--", label=f"pooled {pooled[0]:.3f}")
+    label = f"pooled, stopped early {pooled[1]:.3f}"
+    panel.axhline(pooled[1], color=ORANGE, linewidth=1.4, linestyle=":", label=label)
+    values = [federated, *pooled, *(value for pair in single.values() for value in pair)]
+    panel.set_ylim(max(0.0, min(0.5, *values) - 0.02), max(values) + 0.02)
     panel.set_ylabel("AUC on everybody's held-out rows")
-    panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.17), ncols=3, frameon=False, fontsize=9)
+    panel.legend(loc="upper center", bbox_to_anchor=(0.5, 1.28), ncols=3, frameon=False, fontsize=9)
     return figure
 
 

@@ -125,12 +125,11 @@ def _report(job: Job, run: Run, tables: Mapping[str, Path], out: Path, began: fl
 
     from fedhouse.demo.flights import AIRLINES
     from fedhouse.demo.oracle import pooled_and_single
-    from fedhouse.demo.report import Comparison, write_report
+    from fedhouse.demo.report import write_report
 
     started = time.monotonic()
-    told = pooled_and_single(job, run.scoring.encoder, tables)
+    comparison = pooled_and_single(job, run.scoring.encoder, tables)
     run = replace(run, seconds={**run.seconds, "comparison": time.monotonic() - started})
-    comparison = Comparison(pooled=told["pooled"], single=told["single"])
     return write_report(out, job, run, comparison, wall_seconds=time.monotonic() - began, names=AIRLINES)
 
 
@@ -138,14 +137,15 @@ def _tell(values: dict[str, Any], run: Run, out: Path, json_output: bool) -> Non
     if json_output:
         sys.stdout.write(json.dumps(values) + "\n")
         return
-    auc = values["auc"]
+    auc, stopped = values["auc"], values["auc_stopped_early"]
     lines = [
         f"{values['silos']} airlines, {values['rounds']} rounds, {values['rows']:,} training rows, "
         f"{values['seconds']['total']:.0f} s. {run.stopped}",
         "",
         f"  federated model         AUC {auc['federated']:.3f}",
-        f"  best airline's own      AUC {auc['best_single_silo']:.3f}",
-        f"  all rows pooled         AUC {auc['pooled']:.3f}",
+        f"  best airline's own      AUC {auc['best_single_silo']:.3f}   stopped early"
+        f" {stopped['best_single_silo']:.3f}",
+        f"  all rows pooled         AUC {auc['pooled']:.3f}   stopped early {stopped['pooled']:.3f}",
         "",
         *(f"  took no part: {silo}. {reason}" for silo, reason in run.excluded.items()),
         "Aggregation is the insecure reference: updates are added up in the clear.",

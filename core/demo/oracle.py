@@ -5,8 +5,10 @@ costs against pooling, and gains against staying alone. Everything is judged on 
 rows, by the exact area under the ROC curve.
 
 Every model gets the same code, encoder and first weights, and as many passes over its rows as a silo
-made in the federated job (rounds times the epochs of a round), each pass shuffled by a seed. The pooled
-model and the airlines' own are trained in two processes, one thread each.
+made in the federated job (rounds times the epochs of a round), each pass shuffled by a seed. An airline
+alone overfits in so many passes, so each model is judged twice: as it came out, and as it was after the
+round that was best on its owner's own held-out rows. The pooled model and the airlines' own are trained
+in two processes, one thread each.
 """
 
 from __future__ import annotations
@@ -16,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedhouse.encoder import Encoder
-from fedhouse.encoding import canonical_json, parse_json
+from fedhouse.encoding import canonical_json, read_json
 from fedhouse.errors import FedhouseError
 from fedhouse.jobs import Job
 
@@ -29,13 +32,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def pooled_and_single(job: Job, encoder: Encoder, tables: Mapping[str, Path]) -> dict[str, Any]:
-    """AUC of the pooled model, and of each silo's own: ``{"pooled": …, "single": {silo: …}}``.
+@dataclass(frozen=True)
+class Judged:
+    """Areas under the curve, on everybody's held-out rows, of one model that was trained without federation."""
+
+    final: float
+    """After as many passes as the federated job made."""
+    stopped: float
+    """After the round that was best on its owner's own held-out rows."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model of all rows pooled, and each silo's own."""
+
+    pooled: Judged
+    single: Mapping[str, Judged]
+
+    @property
+    def best_single(self) -> Judged:
+        """The best of the silos' own models, each way of judging for itself."""
+        return Judged(
+            max(judged.final for judged in self.single.values()),
+            max(judged.stopped for judged in self.single.values()),
+        )
+
+
+def pooled_and_single(job: Job, encoder: Encoder, tables: Mapping[str, Path]) -> Comparison:
+    """Train the pooled model and each silo's own, and judge them.
 
     Raises
     ------
     FedhouseError
-        If the process fails; its own words are on standard error.
+        If a process fails; its own words are on standard error.
     """
     with tempfile.TemporaryDirectory(prefix="fedhouse-oracle-") as name:
         folder = Path(name)
@@ -47,10 +76,10 @@ def pooled_and_single(job: Job, encoder: Encoder, tables: Mapping[str, Path]) ->
         if [side.wait() for side in sides] != [0, 0]:
             raise FedhouseError("The comparison with pooled rows failed.", mend="Its error is above.")
         pooled, single = (
-            parse_json((folder / f"{side}.json").read_bytes(), "The comparison")
+            {owner: Judged(**judged) for owner, judged in read_json(folder / f"{side}.json").items()}
             for side in ("pooled", "single")
         )
-        return {"pooled": pooled["everybody"], "single": single}
+        return Comparison(pooled["everybody"], single)
 
 
 def exact_auc(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
@@ -96,21 +125,26 @@ def _main(folder: Path, side: str) -> None:
     code = usercode.UserCode(job.bundle.digest, job.bundle.sources, job.bundle.entries)
     base = torch.from_numpy(snapshot_vector(job.bundle.layout, job.bundle.weights).copy())
 
-    def judged(training: NDArray[np.float32]) -> float:
+    def judged(training: NDArray[np.float32], own: NDArray[np.float32]) -> dict[str, float]:
         model = usercode.build_model(code, job.bundle.model_args, model_seed(job.spec))
         usercode.load_state(model, job.bundle.layout, base)
         loader = usercode.PartitionLoader(
             torch.from_numpy(training), job.spec.batch_size, job.spec.seed, shuffle=True
         )
+
+        def auc(rows: torch.Tensor) -> float:
+            return exact_auc(usercode.score_rows(code, model, rows[:, :-1]).numpy(), rows[:, -1].numpy())
+
+        by_round = []
         for _ in range(job.spec.rounds):
             code.train(model, loader, **job.bundle.train_args)
-        scores = usercode.score_rows(code, model, held[:, :-1])
-        return exact_auc(scores.numpy(), held[:, -1].numpy())
+            by_round.append((auc(torch.from_numpy(own)), auc(held)))
+        return {"final": by_round[-1][1], "stopped": max(by_round)[1]}
 
     if side == "pooled":
-        told = {"everybody": judged(np.concatenate([part for part, _ in rows.values()]))}
+        told = {"everybody": judged(np.concatenate([part for part, _ in rows.values()]), held.numpy())}
     else:
-        told = {silo: judged(part) for silo, (part, _) in rows.items()}
+        told = {silo: judged(*parts) for silo, parts in rows.items()}
     (folder / f"{side}.json").write_text(json.dumps(told))
 
 

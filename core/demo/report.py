@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from fedhouse.demo.oracle import Comparison
 from fedhouse.encoding import canonical_json, write_atomic
 from fedhouse.history import Run
 from fedhouse.jobs import Job
@@ -19,20 +20,6 @@ _PHASES = {
     "aggregation": "Aggregation",
     "evaluation": "Evaluation",
 }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Areas under the curve on everybody's held-out rows: one model of all rows pooled, and each
-    silo's own. Only the demo can compute them, because only the demo has everybody's rows."""
-
-    pooled: float
-    single: Mapping[str, float]
-
-    @property
-    def best_single_silo(self) -> float:
-        """The best silo's own model."""
-        return max(self.single.values())
 
 
 def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: float) -> dict[str, Any]:
@@ -49,10 +36,14 @@ def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: f
         "model_digest": run.model_digest,
         "auc": {
             "federated": metrics["auc"],
-            "pooled": comparison.pooled,
-            "best_single_silo": comparison.best_single_silo,
+            "pooled": comparison.pooled.final,
+            "best_single_silo": comparison.best_single.final,
         },
-        "auc_single_silo": dict(comparison.single),
+        "auc_stopped_early": {
+            "pooled": comparison.pooled.stopped,
+            "best_single_silo": comparison.best_single.stopped,
+        },
+        "auc_single_silo": {silo: asdict(judged) for silo, judged in comparison.single.items()},
         "seconds": {
             "total": wall_seconds,
             "training": run.seconds["training"],
@@ -93,7 +84,11 @@ def _page(
     phases["Comparison with pooled and own models"] = run.seconds.get("comparison", 0.0)
     pictures = {
         "rounds": plots.metrics_by_round(run.history),
-        "silos": plots.silo_bars(comparison.single, comparison.pooled, federated),
+        "silos": plots.silo_bars(
+            {silo: (judged.final, judged.stopped) for silo, judged in comparison.single.items()},
+            (comparison.pooled.final, comparison.pooled.stopped),
+            federated,
+        ),
         "time": plots.time_bars(phases),
     }
     return template.render(
@@ -101,6 +96,6 @@ def _page(
         run=run,
         values=values,
         names=names,
-        single=sorted(comparison.single.items(), key=lambda item: -item[1]),
+        single=sorted(comparison.single.items(), key=lambda item: -item[1].stopped),
         pictures={name: Markup(plots.svg(figure)) for name, figure in pictures.items()},  # noqa: S704
     )
