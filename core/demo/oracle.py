@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judged:
-    """Areas under the curve, on everybody's held-out rows, of one model that was trained without federation."""
+    """Areas under the curve, on everybody's held-out rows, of one model trained without federation."""
 
     final: float
     """After as many passes as the federated job made."""
