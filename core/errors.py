@@ -6,6 +6,7 @@
     │   ├── ProfileError                     a connector profile
     │   ├── BundleError                      a bundle's files, digest or declared bounds
     │   ├── SourceError                      a warehouse cannot be reached or read as configured
+    │   ├── KeyFileError                     a key file, token or password does not serve
     │   └── EnvironmentUnfitError            Java, Spark or a package is missing; see `fedhouse doctor`
     ├── QualityGateError                 3   the data is not what its dataset declares
     ├── QuorumError                      4   too few silos took part; a retry can succeed
@@ -13,7 +14,11 @@
     ├── PolicyRefusedError               5   a rule says no; a retry cannot succeed
     ├── VerificationError                6   bytes are not those that were promised
     │   ├── SourceChangedError               a table changed after its pin was taken
-    │   └── IntegrityError                   a stored or received object fails its check
+    │   ├── IntegrityError                   a stored or received object fails its check
+    │   ├── SignatureError                   a signature is not by the key that it names
+    │   ├── EnvelopeError                    bytes are no well-formed envelope, or not in their one encoding
+    │   ├── UnknownSignerError               an envelope is by nobody that the ledger knows
+    │   └── HistoryError                     two heads of one log contradict each other, or time ran backwards
     ├── UserCodeError                    1   the job's own code failed; says where, never with what value
     ├── UpdateRejectedError              1   what the job's code returned is outside what was declared
     ├── IllegalTransitionError           1   an event that the round's state does not allow
@@ -78,6 +83,10 @@ class SourceError(ConfigurationError):
     """A warehouse cannot be reached or read as configured."""
 
 
+class KeyFileError(ConfigurationError):
+    """A key file, a token or a password does not serve. Never carries the password or the key."""
+
+
 class EnvironmentUnfitError(ConfigurationError):
     """Java, Spark or a Python package is missing on this machine."""
 
@@ -118,6 +127,22 @@ class SourceChangedError(VerificationError):
 
 class IntegrityError(VerificationError):
     """A stored or received object fails its check."""
+
+
+class SignatureError(VerificationError):
+    """A signature is not by the key that it names."""
+
+
+class EnvelopeError(VerificationError):
+    """Bytes are no well-formed envelope, or not in the one encoding that is accepted."""
+
+
+class UnknownSignerError(VerificationError):
+    """An envelope is by nobody that the ledger knows; it is not recorded."""
+
+
+class HistoryError(VerificationError):
+    """A log shows another history than before (rollback, split view), or its time is impossible."""
 
 
 class UserCodeError(FedhouseError):
