@@ -7,11 +7,12 @@ Invariants
 2. A stored contribution names the base model that it was made from. Asked for the same round with
    another base, the agent refuses: two contributions to one round would be a difference of updates.
 3. Updates are clipped and rounded to integers here, inside the silo.
-4. What leaves is sealed by the aggregator. Pins and quality counts stay in the silo's own folder.
+4. What leaves is sealed by the aggregator, and committed to by its digest before it leaves.
+5. Gate 1: nothing is read, and nothing leaves, while the silo's oversight forbids it.
 
 Example::
 
-    agent = SiloAgent(job, "AA", runner, aggregator, folder)
+    agent = SiloAgent(plan, "AA", runner, aggregator, folder, oversight)
     agent.admit()
     sealed = agent.statistics()
     sealed = agent.update(1, weights, encoder)
@@ -21,16 +22,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedhouse.encoding import derive_seed, read_json, sha256, write_atomic, write_json
 from fedhouse.errors import IntegrityError
+from fedhouse.federation.oversight import SiloOversight, Step, Unwatched
 from fedhouse.federation.plan import JobPlan
 from fedhouse.secure_agg.aggregator import AggregationContext, Aggregator
 from fedhouse.secure_agg.fixed_point import clip_update
-from fedhouse.spark_jobs.contract import SiloRunner
+from fedhouse.spark_jobs.contract import Admission, SiloRunner
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,12 +52,26 @@ class SiloAgent:
     runner: SiloRunner
     aggregator: Aggregator
     folder: Path
+    oversight: SiloOversight = field(default_factory=Unwatched)
 
-    def admit(self) -> Mapping[str, Any]:
-        """Pin the table and pass the quality gate, once a job; raises what `SiloRunner.admit` raises."""
+    def admit(self) -> Admission:
+        """Pin the table and pass the quality gate, once a job.
+
+        Raises
+        ------
+        PolicyRefusedError
+            If the job may not run here.
+        QualityGateError
+            If the rows are not what the dataset declares.
+        SourceError, SourceChangedError
+            As `SiloRunner.admit`.
+        """
+        self.oversight.require_permitted()
         path = self.folder / "admission.json"
-        admission = self.runner.admit(read_json(path) if path.exists() else None)
-        write_json(path, dict(admission))
+        admission = self.runner.admit(Admission.from_json(read_json(path)) if path.exists() else None)
+        self.oversight.attest(admission)
+        admission.require_passed()
+        write_json(path, admission.to_json())
         log.info("silo admitted", extra=self._fields(0))
         return admission
 
@@ -63,7 +79,9 @@ class SiloAgent:
         """The silo's sums, sealed."""
         context = self.plan.statistics_context()
         return self._contribute(
-            context, "", lambda: (self.plan.statistics.encode(self.runner.statistics()), {})
+            context,
+            self.plan.bundle.digest,
+            lambda: (self.plan.statistics.encode(self.runner.statistics()), {}),
         )
 
     def update(self, number: int, weights: NDArray[np.float32], encoder: Encoder) -> bytes:
@@ -85,7 +103,7 @@ class SiloAgent:
             }
             return self.plan.codec.encode(clipped, update.examples, seed), facts
 
-        return self._contribute(context, sha256(weights.tobytes()), make)
+        return self._contribute(context, self.plan.model_digest(weights), make)
 
     def evaluation(self, number: int, weights: NDArray[np.float32], encoder: Encoder) -> bytes:
         """The silo's evaluation of the model after round `number`, sealed."""
@@ -95,7 +113,7 @@ class SiloAgent:
             told = self.runner.evaluate(number, weights, encoder)
             return self.plan.evaluation.encode(told), {"milliseconds": int(told.seconds * 1000)}
 
-        return self._contribute(context, sha256(weights.tobytes()), make)
+        return self._contribute(context, self.plan.model_digest(weights), make)
 
     def facts(self, context: AggregationContext) -> Mapping[str, Any]:
         """What the silo noted of a contribution for itself: seconds, examples, clipping. Stays here."""
@@ -112,16 +130,21 @@ class SiloAgent:
         base: str,
         make: Callable[[], tuple[NDArray[np.uint32], dict[str, Any]]],
     ) -> bytes:
+        self.oversight.require_permitted()
+        step = Step(context.purpose, context.round, base)
         path = self._path(context)
         note = path.with_suffix(".json")
         if note.exists():
-            return self._stored(path, note, base)
+            sealed = self._stored(path, note, base)
+            self.oversight.commit(step, sha256(sealed))
+            return sealed
         values, facts = make()
         sealed = self.aggregator.seal(context, self.silo, values)
         # The note comes last: it says that the bytes beside it are whole.
         write_atomic(path, sealed, mode=0o600)
         write_json(note, {"base": base, "digest": sha256(sealed), "bytes": len(sealed), "facts": facts})
         log.info("contribution stored", extra=self._fields(context.round) | {"purpose": context.purpose})
+        self.oversight.commit(step, sha256(sealed))
         return sealed
 
     def _stored(self, path: Path, note: Path, base: str) -> bytes:

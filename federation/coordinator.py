@@ -7,6 +7,8 @@ Invariants
    the same folder goes on from the stored state, asks again for what it had collected, and ends with the
    same bits: silos hand over what they stored.
 3. It sees sealed contributions and opened sums, nothing else of a silo.
+4. Each step is recorded (`oversight`) when it opens, before its sum is opened, and after. Recording
+   again changes nothing, so a restart may.
 
 Example::
 
@@ -27,14 +29,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedhouse.bundle import Bundle
-from fedhouse.encoding import sha256
+from fedhouse.encoding import digest_of, sha256
 from fedhouse.errors import FedhouseError, QuorumError
 from fedhouse.federation.agent import SiloAgent
+from fedhouse.federation.oversight import RoundOversight, Step, Unwatched
 from fedhouse.federation.plan import JobPlan
 from fedhouse.federation.round_machine import (
     Aggregated,
     Collect,
     Contributed,
+    Disqualified,
     Effect,
     Evaluated,
     Event,
@@ -55,7 +59,7 @@ from fedhouse.federation.server_optimizer import ServerOptimizer
 from fedhouse.federation.store import CoordinatorStore
 from fedhouse.jobspec import JobSpec
 from fedhouse.secure_agg.aggregator import Aggregator
-from fedhouse.snapshot import snapshot_bytes, snapshot_vector
+from fedhouse.snapshot import snapshot_vector
 
 if TYPE_CHECKING:
     from fedhouse.encoder import Encoder
@@ -102,12 +106,12 @@ class Coordinator:
     """One job's coordinator; make it by `open`."""
 
     plan: JobPlan
-    bundle: Bundle
     agents: Mapping[str, SiloAgent]
     aggregator: Aggregator
     store: CoordinatorStore
     policy: RoundPolicy
     state: JobState
+    oversight: RoundOversight = field(default_factory=Unwatched)
     parallel: int = 1
     progress: Progress | None = None
     _sealed: dict[tuple[Purpose, int, str], bytes] = field(default_factory=dict, init=False, repr=False)
@@ -126,6 +130,7 @@ class Coordinator:
         agents: Mapping[str, SiloAgent],
         aggregator: Aggregator,
         folder: Path,
+        oversight: RoundOversight | None = None,
         parallel: int = 1,
         progress: Progress | None = None,
     ) -> Coordinator:
@@ -142,8 +147,9 @@ class Coordinator:
         policy = RoundPolicy.of(job, spec)
         stored = store.state()
         state = open_job(agents, policy) if stored is None else reopened(JobState.from_json(stored))
-        plan = JobPlan(job, spec, bundle.layout.size)
-        return cls(plan, bundle, agents, aggregator, store, policy, state, parallel, progress)
+        plan = JobPlan(job, spec, bundle)
+        watched = oversight or Unwatched()
+        return cls(plan, agents, aggregator, store, policy, state, watched, parallel, progress)
 
     def run(self) -> Outcome:
         """Run the job to its end.
@@ -171,10 +177,14 @@ class Coordinator:
     def _carry_out(self, effect: Effect) -> Iterable[Event]:
         match effect:
             case Collect(purpose, number, silos):
+                self.oversight.opened(self._place(purpose, number), self.state.current.asked)
                 return self._collect(purpose, number, silos)
             case Sum(purpose, number, contributors):
                 return self._sum(purpose, number, contributors)
-            case Finish(_, detail):
+            case Finish(reason, detail):
+                exported = self._exported()
+                model = self._model_digest(exported) if exported else None
+                self.oversight.finished(reason, self.state.round, model)
                 log.info("job finished: %s", detail, extra={"job": self.plan.job[:16]})
                 return ()
             case Fail(_, detail):
@@ -243,6 +253,7 @@ class Coordinator:
         )
 
     def _keep(self, purpose: Purpose, number: int, silo: str, sealed: bytes) -> None:
+        self.oversight.check(self._place(purpose, number), silo, sha256(sealed))
         self._sealed[purpose, number, silo] = sealed
         if purpose == "update":
             self._bytes[silo] = len(sealed)
@@ -263,9 +274,32 @@ class Coordinator:
                     f"Silo {failed[0]} no longer hands over its {purpose} of the closed round {number}.",
                     mend="Bring the silo back, then resume; the set of a closed round never changes.",
                 )
+        step = self._place(purpose, number)
+        fallen = self.oversight.closed(step, contributors)
+        if fallen:
+            silo, reason = next(iter(fallen.items()))
+            yield Disqualified(purpose, number, silo, reason)
+            return
         with self._timed("aggregation"):
             sealed = {silo: self._sealed.pop((purpose, number, silo)) for silo in contributors}
-            yield self._opened(purpose, number, sealed)
+            event = self._opened(purpose, number, sealed)
+        match event:
+            case StatisticsSummed(encoder):
+                self.oversight.published(step, encoder, {})
+            case Aggregated(_, model):
+                self.oversight.published(step, model, {})
+            case Evaluated(_, metrics):
+                self.oversight.published(step, digest_of("fedhouse-metrics/1", dict(metrics)), metrics)
+        yield event
+
+    def _place(self, purpose: Purpose, number: int) -> Step:
+        """The step, with the digest of what it starts from."""
+        if purpose == "statistics":
+            return Step(purpose, number, self.plan.bundle.digest)
+        return Step(purpose, number, self._model_digest(number - 1 if purpose == "update" else number))
+
+    def _model_digest(self, number: int) -> str:
+        return self.plan.model_digest(self.store.model(number))
 
     def _opened(self, purpose: Purpose, number: int, sealed: Mapping[str, bytes]) -> Event:
         if purpose == "statistics":
@@ -274,7 +308,7 @@ class Coordinator:
             encoder = told.encoder(self.plan.spec)
             self.store.save_encoder(encoder)
             self.store.save_statistics({"rows": told.rows, "held_out": told.held_out})
-            weights = snapshot_vector(self.bundle.layout, self.bundle.weights)
+            weights = snapshot_vector(self.plan.bundle.layout, self.plan.bundle.weights)
             start = ServerOptimizer(self.plan.spec.server).initial(self.plan.parameters)
             self.store.save_round(0, weights, start.arrays())
             return StatisticsSummed(encoder.digest)
@@ -291,7 +325,7 @@ class Coordinator:
         before = optimizer.restore(self.store.optimizer(number - 1), self.plan.parameters)
         weights, after = optimizer.step(self.store.model(number - 1), mean, before)
         self.store.save_round(number, weights, after.arrays())
-        return Aggregated(number, sha256(snapshot_bytes(self.bundle.layout, weights)))
+        return Aggregated(number, self.plan.model_digest(weights))
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -7,21 +7,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from fedhouse.bundle import Bundle
+from fedhouse.encoding import sha256
 from fedhouse.federation.evaluation import EvaluationPlan
 from fedhouse.federation.statistics import StatisticsPlan
 from fedhouse.jobspec import JobSpec
 from fedhouse.secure_agg.aggregator import AggregationContext
 from fedhouse.secure_agg.fixed_point import FixedPointCodec
+from fedhouse.snapshot import snapshot_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class JobPlan:
-    """The derived constants of one job. `job` is its digest, `parameters` the length of an update."""
+    """The derived constants of one job. `job` is its digest."""
 
     job: str
     spec: JobSpec
-    parameters: int
+    bundle: Bundle
+
+    @property
+    def parameters(self) -> int:
+        """The length of an update."""
+        return self.bundle.layout.size
+
+    def model_digest(self, weights: NDArray[np.float32]) -> str:
+        """What a model is called everywhere: SHA-256 of its safetensors file. `weights` is float32 [P]."""
+        return sha256(snapshot_bytes(self.bundle.layout, weights))
 
     @cached_property
     def statistics(self) -> StatisticsPlan:

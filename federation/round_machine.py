@@ -9,7 +9,8 @@ Invariants
    twice. An event that contradicts the state, or does not belong to it, raises `IllegalTransitionError`
    and leaves the state as it was.
 4. Once a collection is closed its contributors are fixed: a restart sums the same set again. Two sums
-   over different sets of the same contributions would give a difference of updates away.
+   over different sets of the same contributions would give a difference of updates away. One that may no
+   longer count is taken out by `Disqualified`, before anything was opened.
 5. Nothing is summed from fewer than `min_cohort` silos. Too few end the job with `Fail`, before anything
    was opened; `reopened` makes it ask again.
 6. A silo whose statistics are missing (its quality gate failed, or it was late) is out for the whole job.
@@ -69,6 +70,7 @@ __all__ = [
     "Collect",
     "Collection",
     "Contributed",
+    "Disqualified",
     "Effect",
     "Evaluated",
     "Event",
@@ -143,7 +145,18 @@ class Evaluated:
     metrics: Mapping[str, float]
 
 
-Event = Contributed | SiloFailed | Closed | StatisticsSummed | Aggregated | Evaluated
+@dataclass(frozen=True, slots=True)
+class Disqualified:
+    """A contributor of the closed collection no longer counts (its permission was withdrawn, work at it
+    stopped). Only before its sum was opened; the driver must not have opened it."""
+
+    purpose: Purpose
+    round: int
+    silo: str
+    reason: str
+
+
+Event = Contributed | SiloFailed | Closed | Disqualified | StatisticsSummed | Aggregated | Evaluated
 
 # --- effects ----------------------------------------------------------------------------------------
 
@@ -228,6 +241,10 @@ def transition(state: JobState, event: Event, policy: RoundPolicy) -> tuple[JobS
         case Contributed() | SiloFailed() | Closed():
             _require_phase(state, event, Phase.COLLECTING, event.purpose, event.round)
             following = _answered(state, event, policy)
+        case Disqualified():
+            _require_phase(state, event, Phase.SUMMING, event.purpose, event.round)
+            following = _disqualified(state, event, policy)
+            return following, outstanding(following)
         case StatisticsSummed(encoder):
             _require_phase(state, event, Phase.SUMMING, "statistics", 0)
             following = replace(state, encoder=_digest(encoder, "encoder"))
@@ -268,7 +285,7 @@ def _holds(state: JobState, event: Event) -> bool:
         case Contributed(purpose, number, silo):
             found = state.collection(purpose, number)
             return found is not None and silo in found.contributed
-        case SiloFailed(purpose, number, silo, _):
+        case SiloFailed(purpose, number, silo, _) | Disqualified(purpose, number, silo, _):
             found = state.collection(purpose, number)
             return found is not None and silo in found.failed
         case Closed(purpose, number):
@@ -322,6 +339,22 @@ def _answered(state: JobState, event: Contributed | SiloFailed | Closed, policy:
     if len(collection.contributed) < policy.min_cohort:
         return replace(following, phase=Phase.FAILED, end=Fail("quorum", _too_few(following, policy)))
     return replace(following, phase=Phase.SUMMING)
+
+
+def _disqualified(state: JobState, event: Disqualified, policy: RoundPolicy) -> JobState:
+    """The closed collection without a contributor, if there are enough others."""
+    collection = state.current
+    if event.silo not in collection.contributed:
+        raise IllegalTransitionError(
+            f"Silo {event.silo} is no contributor to {event.purpose} of round {event.round}.",
+            mend="It was left out.",
+        )
+    contributed = tuple(silo for silo in collection.contributed if silo != event.silo)
+    failed = dict(collection.failed) | {event.silo: event.reason}
+    following = _with_current(state, replace(collection, contributed=contributed, failed=failed))
+    if len(contributed) < policy.min_cohort:
+        return replace(following, phase=Phase.FAILED, end=Fail("quorum", _too_few(following, policy)))
+    return following
 
 
 def _too_few(state: JobState, policy: RoundPolicy) -> str:

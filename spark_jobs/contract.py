@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fedhouse.errors import IntegrityError, QualityGateError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -21,6 +23,58 @@ STATISTICS_FRACTION_BITS = 16
 
 # Scores in [0, 1] are counted in so many bins of equal width; the last one includes 1.
 SCORE_BINS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A silo's pinned table, and what its quality gate found. Counts and digests, no values.
+
+    `pin` and `gate` are JSON values: `Pin.to_json`, and the gate's report with its list of `checks`.
+    `failure` is one line, empty where every check passed.
+    """
+
+    pin: Mapping[str, Any]
+    pin_digest: str
+    gate: Mapping[str, Any]
+    failure: str = ""
+
+    def require_passed(self) -> None:
+        """Nothing, if the rows are what the dataset declares.
+
+        Raises
+        ------
+        QualityGateError
+            Otherwise.
+        """
+        if self.failure:
+            raise QualityGateError(
+                self.failure, mend="Mend the silo's table; the bounds are in the dataset's file."
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The admission as a JSON value."""
+        return {
+            "pin": dict(self.pin),
+            "pin_digest": self.pin_digest,
+            "gate": dict(self.gate),
+            "failure": self.failure,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Admission:
+        """The admission from what `to_json` gave.
+
+        Raises
+        ------
+        IntegrityError
+            If `value` is anything else.
+        """
+        try:
+            return cls(dict(value["pin"]), value["pin_digest"], dict(value["gate"]), value["failure"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                "A stored admission is malformed.", mend="Use a fresh run folder."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +144,13 @@ class SiloRunner(Protocol):
 
     silo: str
 
-    def admit(self, earlier: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        """Resolve the pin and run the quality gate, once a job. Returns a JSON value with the pin, its
-        digest and the gate's counts. Given what an `earlier` admission of this job returned, checks
-        that the table is still in that state and returns the same.
+    def admit(self, earlier: Admission | None = None) -> Admission:
+        """Resolve the pin and run the quality gate, once a job; whether it passed is in the result.
+        Given an `earlier` admission of this job, checks that the table is still in that state and
+        returns the same.
 
         Raises
         ------
-        QualityGateError
-            If the rows are not what the dataset declares.
         SourceError, SourceChangedError
             If the source cannot be read, or is not what an earlier admission of this job pinned.
         """

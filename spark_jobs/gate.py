@@ -18,7 +18,7 @@ Importing Great Expectations takes seconds, so it happens when the first gate ru
 Example::
 
     report = run_gate(frame, dataset, spec.columns_read(dataset))
-    report.raise_if_failed("UA")
+    print(report.failure("UA") or "passed")
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedhouse.dataset import Column, ColumnType, Dataset
 from fedhouse.encoding import digest_of
-from fedhouse.errors import ConfigurationError, QualityGateError, SourceError
+from fedhouse.errors import ConfigurationError, SourceError
 from fedhouse.spark_jobs.failures import failure_class
 from fedhouse.spark_jobs.prepare import quoted
 
@@ -144,23 +144,16 @@ class GateReport:
             "checks": [check.to_json() for check in self.checks],
         }
 
-    def raise_if_failed(self, silo: str) -> None:
-        """Nothing, if every check passed.
-
-        Raises
-        ------
-        QualityGateError
-            One line with the first failed checks and their counts.
-        """
+    def failure(self, silo: str) -> str:
+        """One line with the first failed checks and their counts; empty if every check passed."""
         failed = [check for check in self.checks if not check.passed]
         if not failed:
-            return
+            return ""
         named = "; ".join(check.describe() for check in failed[:_NAMED_FAILURES])
         more = f"; and {len(failed) - _NAMED_FAILURES} more" if len(failed) > _NAMED_FAILURES else ""
-        raise QualityGateError(
+        return (
             f"Silo {silo}: {len(failed)} of {len(self.checks)} quality checks of dataset {self.dataset} "
-            f"failed: {named}{more}.",
-            mend="Mend the silo's table; the bounds are in the dataset's file.",
+            f"failed: {named}{more}."
         )
 
 

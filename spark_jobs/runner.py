@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from fedhouse.dataset import Dataset
 from fedhouse.encoder import Encoder
 from fedhouse.errors import FedhouseError, QualityGateError
 from fedhouse.jobspec import JobSpec
-from fedhouse.spark_jobs.contract import LocalEvaluation, LocalStatistics, LocalUpdate
+from fedhouse.spark_jobs.contract import Admission, LocalEvaluation, LocalStatistics, LocalUpdate
 from fedhouse.spark_jobs.failures import spark_failures
 from fedhouse.spark_jobs.gate import run_gate
 from fedhouse.spark_jobs.partition import RESULT_SCHEMA, PartitionTask, run_partitions
@@ -51,10 +51,10 @@ class SparkSiloRunner:
     pinned: Pin | None = field(default=None, init=False)
     _statistics: LocalStatistics | None = field(default=None, init=False)
 
-    def admit(self, earlier: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    def admit(self, earlier: Admission | None = None) -> Admission:
         """See `SiloRunner.admit`."""
         if earlier is not None:
-            self.pinned = Pin.from_json(earlier["pin"])
+            self.pinned = Pin.from_json(earlier.pin)
             self.connector.verify(self.spark, self.source, self.pinned)
             return earlier
         pin = self.connector.resolve(self.spark, self.source)
@@ -65,9 +65,8 @@ class SparkSiloRunner:
         )
         report = run_gate(frame, self.dataset, wanted)
         self.connector.verify(self.spark, self.source, pin)
-        report.raise_if_failed(self.silo)
         self.pinned = pin
-        return {"pin": pin.to_json(), "pin_digest": pin.digest, "gate": report.to_json()}
+        return Admission(pin.to_json(), pin.digest, report.to_json(), report.failure(self.silo))
 
     def statistics(self) -> LocalStatistics:
         """See `SiloRunner.statistics`."""

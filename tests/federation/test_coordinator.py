@@ -34,6 +34,7 @@ from fedhouse.secure_agg.reference import ReferenceAggregator
 from fedhouse.snapshot import snapshot_bytes
 from fedhouse.spark_jobs.contract import (
     SCORE_BINS,
+    Admission,
     LocalEvaluation,
     LocalStatistics,
     LocalUpdate,
@@ -89,9 +90,9 @@ class PretendRunner:
             raise error
         return np.random.default_rng(derive_seed(step, self.silo, number))
 
-    def admit(self, earlier: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    def admit(self, earlier: Admission | None = None) -> Admission:
         self._may_fail("admit")
-        return earlier or {"pin": {}, "gate": {}}
+        return earlier or Admission({}, "", {})
 
     def statistics(self) -> LocalStatistics:
         rows = int(self._may_fail("statistics").integers(10, 100))
@@ -119,7 +120,7 @@ def _open(
     spec = spec or _spec()
     runners = runners or {silo: PretendRunner(silo) for silo in SILOS}
     aggregator = ReferenceAggregator()
-    plan = JobPlan(JOB, spec, LAYOUT.size)
+    plan = JobPlan(JOB, spec, _bundle())
     agents = {
         silo: SiloAgent(plan, silo, runner, aggregator, folder / "silos" / silo)
         for silo, runner in runners.items()
@@ -239,7 +240,7 @@ def _dies_after(rounds: int) -> Callable[[str, int], FedhouseError | None]:
 
 
 def test_a_second_contribution_from_another_base_is_refused(tmp_path: Path) -> None:
-    plan = JobPlan(JOB, _spec(), LAYOUT.size)
+    plan = JobPlan(JOB, _spec(), _bundle())
     agent = SiloAgent(plan, "AA", PretendRunner("AA"), ReferenceAggregator(), tmp_path)
     base = np.zeros(5, np.float32)
     encoder = Encoder((), "y")
@@ -250,7 +251,7 @@ def test_a_second_contribution_from_another_base_is_refused(tmp_path: Path) -> N
 
 
 def test_a_changed_contribution_is_noticed(tmp_path: Path) -> None:
-    plan = JobPlan(JOB, _spec(), LAYOUT.size)
+    plan = JobPlan(JOB, _spec(), _bundle())
     agent = SiloAgent(plan, "AA", PretendRunner("AA"), ReferenceAggregator(), tmp_path)
     agent.statistics()
     path = next(tmp_path.rglob("*.sealed"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedhouse.dataset import Dataset
 from fedhouse.errors import FedhouseError
+from fedhouse.spark_jobs.contract import Admission
 from fedhouse.spark_jobs.gate import run_gate
 from fedhouse.spark_jobs.session import SparkSettings, open_session
 
@@ -33,7 +34,7 @@ def main(folder: Path) -> None:
     report = run_gate(frame, dataset, tuple(dataset.columns))
     sys.stdout.write(f"{json.dumps(report.to_json())}\n{report!r}\n")
     try:
-        report.raise_if_failed("canary")
+        Admission({}, "", report.to_json(), report.failure("canary")).require_passed()
     except FedhouseError as error:
         sys.stdout.write(f"{error!r} {error}\n")
         logging.getLogger("test").exception("the gate failed")

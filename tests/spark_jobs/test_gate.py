@@ -19,6 +19,7 @@ import pytest
 
 from fedhouse.dataset import Dataset
 from fedhouse.errors import ConfigurationError, QualityGateError, SourceError
+from fedhouse.spark_jobs.contract import Admission
 from fedhouse.spark_jobs.gate import GateReport, run_gate
 
 if TYPE_CHECKING:
@@ -75,13 +76,17 @@ def table(spark: SparkSession, tmp_path: Path) -> Callable[[dict[str, Any]], Dat
     return write
 
 
+def require_passed(report: GateReport) -> None:
+    Admission({}, "", report.to_json(), report.failure("clinic")).require_passed()
+
+
 def failed(report: GateReport) -> list[tuple[str, str | None, dict[str, int]]]:
     return [(item.expectation, item.column, dict(item.counts)) for item in report.checks if not item.passed]
 
 
 def test_good_rows_pass_and_every_promise_was_checked(table):
     report = run_gate(table(GOOD), VISITS, tuple(VISITS.columns))
-    report.raise_if_failed("clinic")
+    require_passed(report)
     assert report.passed
     checked = {(item.expectation, item.column) for item in report.checks}
     assert checked == {
@@ -175,7 +180,7 @@ def test_too_few_and_too_many_rows(table, rows):
     report = run_gate(frame, VISITS, tuple(VISITS.columns))
     assert failed(report) == [(ROW_COUNT, None, {"row_count": rows})]
     with pytest.raises(QualityGateError, match=f"the table has {rows} rows"):
-        report.raise_if_failed("clinic")
+        require_passed(report)
 
 
 def test_nothing_is_there_at_all(table):
@@ -228,7 +233,7 @@ def test_each_declared_type_accepts_its_family(table, declared, values):
 def test_a_mistyped_column_is_named_with_the_type_it_has(table, declared, values, found):
     promised = dataset({"value": {"type": declared}})
     with pytest.raises(QualityGateError, match=f"column value has type {found}") as caught:
-        run_gate(table({"value": values}), promised, ("value",)).raise_if_failed("clinic")
+        require_passed(run_gate(table({"value": values}), promised, ("value",)))
     assert caught.value.exit_code == 3
 
 
@@ -266,7 +271,7 @@ def test_names_with_dots_are_columns_and_not_fields(table):
 def test_the_message_is_one_line_names_three_faults_and_counts_the_rest(table):
     frame = table({"visit": [-1, -1], "ward": [STRING_CANARY] * 2, "label": [NUMBER_CANARY] * 2})
     with pytest.raises(QualityGateError) as caught:
-        run_gate(frame, VISITS, tuple(VISITS.columns)).raise_if_failed("clinic")
+        require_passed(run_gate(frame, VISITS, tuple(VISITS.columns)))
     assert str(caught.value) == (
         "Silo clinic: 4 of 14 quality checks of dataset visits failed: column visit is out of its bounds "
         "in 2 of 2 rows; column cost is missing; column ward holds values not allowed in 2 of 2 rows; "
