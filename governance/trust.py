@@ -30,7 +30,13 @@ from typing import Final
 
 from fedhouse.encoding import sha256
 from fedhouse.errors import ConfigurationError, IntegrityError
-from fedhouse.governance.checkpoints import Finality, LogCheckpoint, check_finality, parse_checkpoint
+from fedhouse.governance.checkpoints import (
+    Finality,
+    LogCheckpoint,
+    check_finality,
+    parse_checkpoint,
+    required_cosignatures,
+)
 from fedhouse.governance.families.keys import BoundKey
 from fedhouse.governance.notes import NoteKey, NoteKind, parse_note
 from fedhouse.governance.proof_files import Outcome, parse_proof
@@ -187,7 +193,14 @@ class Trust:
         try:
             return self.check(note)[1]
         except ConfigurationError:
-            return Finality((), (), len(self.witnesses) + 1)
+            return self.nobody()
+
+    def nobody(self) -> Finality:
+        """That nobody has cosigned yet; where no number would do, more are asked for than there are."""
+        entities = len(self.witnesses)
+        if self.colluding >= entities:
+            return Finality((), (), entities + 1)
+        return Finality((), (), required_cosignatures(entities, self.colluding))
 
 
 def verify_receipt(envelope: bytes, proof: bytes, trust: Trust) -> Outcome:
