@@ -44,6 +44,9 @@ NO_CONSORTIUM: Final = "0" * 64
 # Published entries carry a length of 16 bits.
 MAX_ENVELOPE_BYTES: Final = 2**16 - 1
 MAX_INTEGER: Final = 2**53 - 1
+# Objects and lists inside one another. Far below what a stack allows, so that no process refuses what
+# another reads; the deepest event, an invitation, has nine.
+MAX_DEPTH: Final = 32
 MAX_SUBJECTS: Final = 8
 MAX_PAYLOADS: Final = 8
 
@@ -55,6 +58,8 @@ _EVENT_TYPE = re.compile(r"urn:fedhouse:event:([a-z]+(?:-[a-z]+)*\.[a-z]+(?:-[a-
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ACTOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}/[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LABEL = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
 _KEYS_OF_STATEMENT = {"_type", "predicate", "predicateType", "subject"}
 _KEYS_OF_PREDICATE = {"body", "consortium", "issued", "payloads", "sequence", "signer"}
 _KEYS_OF_PAYLOAD = {"digest", "name", "retention"}
@@ -110,7 +115,10 @@ class Statement:
             "predicateType": f"urn:fedhouse:event:{self.event}:{self.version}",
             "subject": [{"digest": {"sha256": digest}, "name": name} for name, digest in self.subjects],
         }
-        data = _canonical(value)
+        try:
+            data = _canonical(value)
+        except RecursionError as error:
+            raise _malformed(f"is nested deeper than {MAX_DEPTH} levels") from error
         parse_statement(data)  # an event that nobody could read must not be signed
         return data
 
@@ -198,6 +206,7 @@ def parse_statement(payload: bytes) -> Statement:
     EnvelopeError
         If they are malformed or not canonical.
     """
+    _require_shallow(payload)
     try:
         value = _DECODER.decode(payload.decode())
         # Whatever parses to the same value in another way (spaces, duplicate keys, escapes, order)
@@ -207,8 +216,19 @@ def parse_statement(payload: bytes) -> Statement:
         if not payload.isascii():
             _require_ascii_keys(value)
         return _statement(value)
-    except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _malformed(f"has a malformed statement ({type(error).__name__})") from error
+
+
+def _require_shallow(payload: bytes) -> None:
+    """Refuse deep nesting before it is decoded, by counting brackets outside strings."""
+    if payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in _STRING.sub(b"", payload).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise _malformed(f"is nested deeper than {MAX_DEPTH} levels")
 
 
 def _statement(value: Any) -> Statement:
@@ -277,7 +297,7 @@ def _canonical(value: Any) -> bytes:
     """
     try:
         return _ENCODER.encode(value).encode()
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise _malformed(f"cannot be written as canonical JSON ({type(error).__name__})") from error
 
 

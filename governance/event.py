@@ -118,7 +118,7 @@ class EventType:
     body: type[Body]
     rule: Rule
     while_inactive: bool = False
-    """Whether members that are not active (invited, suspended) may sign it."""
+    """Whether members that are not active (invited, suspended, gone) may sign it."""
 
 
 def require(condition: bool, code: str) -> None:

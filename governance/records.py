@@ -41,12 +41,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.digest()
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {_text(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, int)):
         return value
     raise TypeError(f"{type(value).__name__} cannot be part of the state")
+
+
+def _text(key: Any) -> str:
+    if not isinstance(key, str):  # JSON would write 1 and "1" as one key
+        raise TypeError(f"{type(key).__name__} cannot be a key in the state")
+    return key
 
 
 def _hash(value: Any) -> str:

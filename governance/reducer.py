@@ -10,11 +10,12 @@ Invariants
    counts or not. `admit` is the door: what is by nobody, or badly signed, is not recorded.
 3. A signer's sequence numbers are used up in order, by refused envelopes too; an envelope out of order
    uses up nothing.
-4. A refused envelope changes nothing but its signer's sequence number.
+4. A refused envelope changes nothing but its signer's sequence number; a refused founding, nothing at all.
 
 Order of the checks, each with its refusal: consortium (`other-consortium`), signer's name (`signer`), key
-(`key-revoked`, `key-retired`), sequence (`sequence`), clock (`future-dated`), type (`unknown-type`), schema
-(`schema`), subjects (`subject`), membership (`member-inactive`), then the family's rule.
+(`key-retired`, `key-revoked`), sequence (`sequence`), clock (`future-dated`), type (`unknown-type`), schema
+(`schema`), subjects (`subject`), membership (`member-inactive`), then the family's rule, and last the
+payloads (`payload-known`): one that another member has named, or that is erased, is not named again.
 """
 
 from __future__ import annotations
@@ -68,13 +69,25 @@ def admit(state: State, envelope: Envelope) -> BoundKey:
     SignatureError
         If the signature is bad.
     """
-    signer = _founder(envelope) if not state.consortium.id else state.keys.keys.get(envelope.key_id)
+    signer = find_signer(state, envelope)
+    envelope.check_signature(signer.public_key())
+    return signer
+
+
+def find_signer(state: State, envelope: Envelope) -> BoundKey:
+    """The key that `envelope` names; that it signed is known only after `admit`.
+
+    Raises
+    ------
+    UnknownSignerError
+        If the ledger does not know the key.
+    """
+    signer = state.keys.keys.get(envelope.key_id) if state.consortium.id else _founder(envelope)
     if signer is None:
         raise UnknownSignerError(
             f"The ledger knows no key {envelope.key_id[:16]}.",
             mend="Have an administrator of your organisation bind it, or use the key that is bound.",
         )
-    envelope.check_signature(signer.public_key())
     return signer
 
 
@@ -110,9 +123,7 @@ def apply(state: State, envelope: Envelope, time: int) -> Applied:
         If it was not admitted: the state knows no such key.
     """
     statement = envelope.statement
-    signer = state.keys.keys.get(envelope.key_id) if state.consortium.id else _founder(envelope)
-    if signer is None:
-        raise UnknownSignerError(f"The ledger knows no key {envelope.key_id[:16]}.")
+    signer = find_signer(state, envelope)
     try:
         _check_signer(state, signer, envelope, time)
     except Refused as refusal:
@@ -121,10 +132,11 @@ def apply(state: State, envelope: Envelope, time: int) -> Applied:
     try:
         kind, event = _event(state, signer, envelope)
         changed, effects = kind.rule(used, event, time)
+        if event.payloads:
+            changed = _with_payloads(changed, event)
     except Refused as refusal:
-        return Applied(used, Verdict(refusal.code))
-    if event.payloads:
-        changed = _with_payloads(changed, event)
+        # Before a founding, anybody can call himself anything: nobody's numbers are used up.
+        return Applied(used if state.consortium.id else state, Verdict(refusal.code))
     return Applied(changed, _GOOD, effects)
 
 
@@ -155,15 +167,22 @@ def _event(state: State, signer: BoundKey, envelope: Envelope) -> tuple[EventTyp
 
 
 def _with_payloads(state: State, event: Event[Any]) -> State:
+    """The state with the event's payloads; whoever named one first owns it, and alone may erase it."""
     kept = state.retention
     for payload in event.payloads:
-        if payload.digest not in kept.payloads:
-            kept = kept.with_payload(payload.digest, KeptPayload(event.member, payload.retention))
+        new = KeptPayload(event.member, payload.retention)
+        known = kept.payloads.get(payload.digest, new)
+        require(
+            (known.member, known.retention, known.erased) == (new.member, new.retention, False),
+            "payload-known",
+        )
+        kept = kept.with_payload(payload.digest, known)
     return replace(state, retention=kept)
 
 
 def reducer_digest() -> str:
     """SHA-256 over the source of the rules: what an auditor compares when two replays differ."""
-    modules = [sys.modules[name] for name in ("fedhouse.governance.state", __name__)]
+    names = (*(f"fedhouse.governance.{name}" for name in ("envelope", "event", "records", "state")), __name__)
+    modules = [sys.modules[name] for name in names]
     sources = [inspect.getsource(module) for module in (*modules, *FAMILIES)]
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()

@@ -22,7 +22,7 @@ from fedhouse.governance.envelope import parse_envelope, pre_authentication
 from fedhouse.governance.event import Effect
 from fedhouse.governance.ledger import Entry
 from fedhouse.governance.merkle import Frontier, leaf_hash
-from fedhouse.governance.reducer import admit, apply
+from fedhouse.governance.reducer import admit, apply, find_signer
 from fedhouse.governance.state import State
 from fedhouse.identity.keys import Algorithm, PublicKey
 
@@ -71,7 +71,7 @@ class Replay:
             if verified or parallel == 0 or len(entries) < _ALONE:
                 return self._extend(entries, verify=not verified)
             return self._extend_parallel(entries, parallel)
-        except VerificationError:
+        except BaseException:  # an interrupted replay may be taken up again
             self.state, self.time, self._entries, self._outcomes = before
             raise
 
@@ -80,16 +80,23 @@ class Replay:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             waiting: list[tuple[int, Future[int | None]]] = []
             effects: list[Effect] = []
+            failure: VerificationError | None = None
             for start in range(0, len(entries), _CHUNK):
-                chunk = entries[start : start + _CHUNK]
-                claims: list[Claim] = []
-                effects += self._extend(chunk, verify=False, claims=claims)
-                waiting.append((chunk[0].index, pool.submit(verify_claims, claims)))
+                first, claims = self.size, list[Claim]()
+                try:
+                    effects += self._extend(entries[start : start + _CHUNK], verify=False, claims=claims)
+                except VerificationError as error:
+                    failure = error
+                waiting.append((first, pool.submit(verify_claims, claims)))
+                if failure is not None:
+                    break
             for first, future in waiting:
                 if (bad := future.result()) is not None:
                     raise SignatureError(
-                        f"Entry {first + bad} is not signed by the key that it names.", mend=_MEND
+                        f"Entry {first + bad}: It is not signed by the key that it names.", mend=_MEND
                     )
+            if failure is not None:  # every signature before it is good, so it is the first
+                raise failure
         return effects
 
     def _extend(
@@ -110,17 +117,16 @@ class Replay:
         envelope, outcome = parse_envelope(entry.envelope), entry.outcome
         if outcome.time < self.time:
             raise HistoryError(f"Its time {outcome.time} is before that of the entry before it.", mend=_MEND)
-        if verify:
-            admit(self.state, envelope)
+        signer = admit(self.state, envelope) if verify else find_signer(self.state, envelope)
+        if claims is not None:
+            key = signer.public_key()
+            claims.append((key.algorithm, key.raw, envelope.signature, envelope.payload))
         applied = apply(self.state, envelope, outcome.time)
         if applied.verdict.code != outcome.verdict:
             raise IntegrityError(
-                f"The ledger says {outcome.verdict!r}, and its rules say {applied.verdict.code!r}.", mend=_MEND
+                f"The ledger says {outcome.verdict!r}, and its rules say {applied.verdict.code!r}.",
+                mend=_MEND,
             )
-        if claims is not None:
-            bound = applied.state.keys.keys[envelope.key_id]
-            key = bound.public_key()
-            claims.append((key.algorithm, key.raw, envelope.signature, envelope.payload))
         self.state, self.time = applied.state, outcome.time
         self._entries.append(leaf_hash(entry.envelope))
         self._outcomes.append(leaf_hash(outcome.leaf))
@@ -147,7 +153,8 @@ class Replay:
         told = checkpoint.fedhouse
         if told.outcomes != self._outcomes.root() or told.state != bytes.fromhex(self.state.digest()):
             raise IntegrityError(
-                f"The checkpoint of {self.size} entries claims other outcomes than the rules give.", mend=_MEND
+                f"The checkpoint of {self.size} entries claims other outcomes than the rules give.",
+                mend=_MEND,
             )
         if told.time < self.time:
             raise HistoryError("The checkpoint is older than its last entry.", mend=_MEND)

@@ -5,7 +5,10 @@ digest is the consortium's name from then on. A founder counts once its own admi
 that very charter. Later members are invited by one, join by themselves, and are approved by as many
 legal entities as the charter asks for.
 
-Votes count by **entity**: affiliates that declared it are one. A vote on what is decided is refused.
+Votes count by **entity**, and only those of members that are active when enough have come together.
+Affiliates are one entity once both sides have declared it: one alone could silence whomever it names. A
+newcomer joins an existing entity only at the invitation of that entity. A vote on what is decided is
+refused.
 """
 
 from __future__ import annotations
@@ -78,11 +81,11 @@ class Charter(Body):
 
 @dataclass(frozen=True)
 class Member(Record):
-    """An organisation. `since` is the event that gave it its status, and names votes about it."""
+    """An organisation. `changes` counts what gave it its status, so that no vote outlives that."""
 
     entity: str
     status: Status
-    since: str
+    changes: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class ConsortiumState(Record):
     """The charter in force, the members, and open votes.
 
     `open_votes` holds, for a matter, the members that have voted; a decided matter is in `decided`.
+    `merged` gives, for an entity that became part of another, the one whose name both have now.
     """
 
     id: str = ""
@@ -102,6 +106,7 @@ class ConsortiumState(Record):
     lift_approvals: int = 0
     colluding: int = 0
     members: Map[Member] = field(default_factory=Map)
+    merged: Map[str] = field(default_factory=Map)
     open_votes: Map[tuple[str, ...]] = field(default_factory=Map)
     decided: Map[bool] = field(default_factory=Map)
 
@@ -136,6 +141,18 @@ class ConsortiumState(Record):
             return replace(self, open_votes=self.open_votes.set(matter, voted)), False
         votes = self.open_votes.delete(matter) if matter in self.open_votes else self.open_votes
         return replace(self, open_votes=votes, decided=self.decided.set(matter, True)), True
+
+    def merge(self, one: str, other: str) -> ConsortiumState:
+        """The state in which two entities are one, under the name that sorts first."""
+        kept, gone = sorted((one, other))
+        members, merged = self.members, self.merged.set(gone, kept)
+        for name, member in sorted(members.items()):
+            if member.entity == gone:
+                members = members.set(name, replace(member, entity=kept))
+        for name, into in sorted(merged.items()):
+            if into == gone:
+                merged = merged.set(name, kept)
+        return replace(self, members=members, merged=merged)
 
     def with_member(self, name: str, member: Member) -> ConsortiumState:
         """The state with this member changed."""
@@ -192,7 +209,7 @@ class Left(Body):
 
 
 class AffiliationDeclared(Body):
-    """The signer's member and another are affiliates: one entity in every vote and count from now on."""
+    """The signer's member and another are affiliates: one entity in every vote and count, if both say so."""
 
     member: Label
 
@@ -202,12 +219,14 @@ def created(state: State, event: Event[Created], _: int) -> Result:
     charter = event.body.charter
     require_role(event, "admin")
     charter.log.key()
+    require(charter.log.algorithm == "ed25519", "key")  # C2SP checkpoints know no other
+    _require_reachable(charter.rules, len({founder.entity for founder in charter.founders}))
     keys, members = state.keys, state.consortium.members
     for founder in charter.founders:
         require(founder.member not in members, "member-known")
         keys = _bind_all(keys, founder)
         status: Status = "active" if founder.member == event.member else "founding"
-        members = members.set(founder.member, Member(founder.entity, status, event.digest))
+        members = members.set(founder.member, Member(founder.entity, status))
     consortium = ConsortiumState(
         id=event.digest,
         name=charter.name,
@@ -218,6 +237,12 @@ def created(state: State, event: Event[Created], _: int) -> Result:
         **charter.rules.model_dump(),
     )
     return replace(state, consortium=consortium, keys=keys), ()
+
+
+def _require_reachable(rules: Rules, entities: int) -> None:
+    """Refuse rules that so many entities could never meet, and so never change either."""
+    most = max(rules.job_approvals, rules.member_approvals, rules.lift_approvals)
+    require(most <= entities and rules.colluding < entities, "rules")
 
 
 def _bind_all(keys: KeysState, founder: Founder) -> KeysState:
@@ -232,6 +257,7 @@ def amended(state: State, event: Event[Amended], _: int) -> Result:
     require_role(event, "admin")
     consortium = state.consortium
     require(event.body.previous == consortium.charter, "other-charter")
+    _require_reachable(event.body.rules, len(consortium.entities(consortium.active())))
     digest = event.body.charter()
     consortium, decided = consortium.vote(f"amend {digest}", event.member, consortium.member_approvals)
     if decided:
@@ -242,10 +268,12 @@ def amended(state: State, event: Event[Amended], _: int) -> Result:
 def invited(state: State, event: Event[Invited], _: int) -> Result:
     """By an active member's administrator; the newcomer's keys can then join, and nothing else."""
     require_role(event, "admin")
-    founder = event.body.founder
-    require(state.consortium.status(founder.member) == "", "member-known")
-    newcomer = Member(founder.entity, "invited", event.digest)
-    consortium = state.consortium.with_member(founder.member, newcomer)
+    founder, consortium = event.body.founder, state.consortium
+    require(consortium.status(founder.member) == "", "member-known")
+    entity = consortium.merged.get(founder.entity, founder.entity)
+    taken = any(member.entity == entity and member.status != "left" for member in consortium.members.values())
+    require(not taken or entity == consortium.entity(event.member), "other-entity")
+    consortium = consortium.with_member(founder.member, Member(entity, "invited"))
     return replace(state, consortium=consortium, keys=_bind_all(state.keys, founder)), ()
 
 
@@ -255,39 +283,39 @@ def joined(state: State, event: Event[Joined], _: int) -> Result:
     status = state.consortium.status(event.member)
     require(status in ("founding", "invited"), "not-invited")
     require(event.body.charter == state.consortium.charter, "other-charter")
-    return _moved(state, event, event.member, "active" if status == "founding" else "joined"), ()
+    return _moved(state, event.member, "active" if status == "founding" else "joined"), ()
 
 
 def approved(state: State, event: Event[Approved], _: int) -> Result:
     """A vote by an administrator of another entity; enough make a joined or suspended member active."""
     member = _other(state, event, event.body.member, ("joined", "suspended"))
-    return _voted(state, event, f"approve {member}", "active"), ()
+    return _voted(state, event, f"approve {member}", "active")[0], ()
 
 
 def suspended(state: State, event: Event[Suspended], _: int) -> Result:
     """A vote by an administrator of another entity; enough suspend an active member."""
     member = _other(state, event, event.body.member, ("active",))
-    return _voted(state, event, f"suspend {member}", "suspended"), (Effect("stop-work", "", member),)
+    state, decided = _voted(state, event, f"suspend {member}", "suspended")
+    return state, (Effect("stop-work", "", member),) if decided else ()
 
 
 def left(state: State, event: Event[Left], _: int) -> Result:
-    """By the member's own administrator; its permissions end with it."""
+    """By the member's own administrator, once and for good; its permissions end with it."""
     require_role(event, "admin")
-    return _moved(state, event, event.member, "left"), (Effect("delete-prepared", "", event.member),)
+    require(state.consortium.status(event.member) != "left", "member-inactive")
+    return _moved(state, event.member, "left"), (Effect("delete-prepared", "", event.member),)
 
 
 def affiliation_declared(state: State, event: Event[AffiliationDeclared], _: int) -> Result:
-    """By an administrator of either; both, and whoever shared an entity with them, become one entity."""
+    """By an administrator of each side; then both, and whoever shared an entity with them, are one."""
     require_role(event, "admin")
     consortium, other = state.consortium, event.body.member
     require(consortium.status(other) not in ("", "left"), "unknown-member")
     ours, theirs = consortium.entity(event.member), consortium.entity(other)
     require(ours != theirs, "already-affiliated")
-    kept, merged = sorted((ours, theirs))
-    for name, member in sorted(consortium.members.items()):
-        if member.entity == merged:
-            consortium = consortium.with_member(name, replace(member, entity=kept))
-    return replace(state, consortium=consortium), ()
+    matter = " ".join(("affiliate", *sorted((ours, theirs))))
+    consortium, decided = consortium.vote(matter, event.member, 2)
+    return replace(state, consortium=consortium.merge(ours, theirs) if decided else consortium), ()
 
 
 def _other(state: State, event: Event[Any], name: str, statuses: tuple[Status, ...]) -> str:
@@ -298,17 +326,19 @@ def _other(state: State, event: Event[Any], name: str, statuses: tuple[Status, .
     return name
 
 
-def _voted(state: State, event: Event[Any], matter: str, status: Status) -> State:
+def _voted(state: State, event: Event[Any], matter: str, status: Status) -> tuple[State, bool]:
+    """The state after a vote that gives a member this status, and whether that decided it."""
     name = event.body.member
     consortium = state.consortium
-    matter = f"{matter} {consortium.members[name].since}"
+    matter = f"{matter} {consortium.members[name].changes}"
     consortium, decided = consortium.vote(matter, event.member, consortium.member_approvals)
     changed = replace(state, consortium=consortium)
-    return _moved(changed, event, name, status) if decided else changed
+    return (_moved(changed, name, status) if decided else changed), decided
 
 
-def _moved(state: State, event: Event[Any], name: str, status: Status) -> State:
-    member = replace(state.consortium.members[name], status=status, since=event.digest)
+def _moved(state: State, name: str, status: Status) -> State:
+    member = state.consortium.members[name]
+    member = replace(member, status=status, changes=member.changes + 1)
     return replace(state, consortium=state.consortium.with_member(name, member))
 
 

@@ -113,7 +113,7 @@ def registered(state: State, event: Event[Registered], _: int) -> Result:
 
 
 def quality_attested(state: State, event: Event[QualityAttested], time: int) -> Result:
-    """By the silo's agent, once a job, and only where the silo may take part in it."""
+    """By the silo's agent, once a job, where it may take part, for the suite that its dataset is held to."""
     require_kind(event, "agent")
     body = event.body
     job = state.jobs.known(body.job)
@@ -121,7 +121,9 @@ def quality_attested(state: State, event: Event[QualityAttested], time: int) -> 
     state.may_take_part(body.job, event.member, time)
     place = f"{body.job}/{event.member}"
     require(place not in state.data.quality, "already-attested")
-    require(body.passed == all(check.passed for check in body.checks), "checks")
+    require(body.suite == state.data.datasets[f"{event.member}/{body.dataset}"].suite, "other-suite")
+    # A gate that looked at nothing has passed nothing.
+    require(bool(body.checks) and body.passed == all(check.passed for check in body.checks), "checks")
     failed = tuple(
         check.expectation if check.column is None else f"{check.expectation} {check.column}"
         for check in body.checks

@@ -3,16 +3,20 @@
 A job is named by its digest, which covers its description, its dataset and the bundle of code that runs.
 Whoever proposes it approves it never (four eyes). It may run once enough entities have approved; a silo
 takes part only with its own approval besides.
+
+Its rounds are one operator's: the one that the proposal names, else any of the proposing member. Others could
+end a job or publish for it, whoever runs it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from fedhouse.governance.event import (
+    ActorName,
     Body,
     Count,
     Digest,
@@ -49,6 +53,7 @@ class JobRecord(Record):
     rounds: int
     min_cohort: int
     evaluated: bool
+    operator: str = ""
     status: JobStatus = "proposed"
     approvals: Map[str] = field(default_factory=Map)
     declined: Map[str] = field(default_factory=Map)
@@ -59,6 +64,17 @@ class JobRecord(Record):
     def open(self) -> bool:
         """Whether it is neither cancelled nor closed."""
         return self.status in ("proposed", "approved")
+
+    @property
+    def owner(self) -> str:
+        """The member whose job it is."""
+        return self.proposer.partition("/")[0]
+
+    def require_operator(self, event: Event[Any]) -> None:
+        """Refuse an event that is not by the operator that runs this job."""
+        require_kind(event, "operator")
+        runs = event.actor == self.operator if self.operator else event.member == self.owner
+        require(runs, "other-operator")
 
 
 @dataclass(frozen=True)
@@ -118,7 +134,9 @@ class Proposed(_OfJob):
     metric: Label
     bounds: JobBounds
     replaces: Digest | None = None
-    """An earlier job of which this is a new version."""
+    """An earlier job of the same member, of which this is a new version."""
+    operator: ActorName | None = None
+    """Who coordinates; by default, any operator of the proposing member."""
 
     def subjects(self) -> tuple[tuple[str, str], ...]:
         """The job, and the bundle that runs."""
@@ -158,7 +176,8 @@ def proposed(state: State, event: Event[Proposed], _: int) -> Result:
         dataset = state.data.datasets.get(f"{silo}/{body.dataset}")
         require(dataset is not None and set(body.columns) <= set(dataset.columns), "unknown-dataset")
     require(body.min_cohort <= len(state.consortium.entities(body.silos)), "cohort")
-    require(body.replaces is None or body.replaces in state.jobs.jobs, "unknown-job")
+    if body.replaces is not None:
+        require(state.jobs.known(body.replaces).owner == event.member, "other-member")
     job = JobRecord(
         name=body.name,
         proposer=event.actor,
@@ -170,6 +189,7 @@ def proposed(state: State, event: Event[Proposed], _: int) -> Result:
         rounds=body.rounds,
         min_cohort=body.min_cohort,
         evaluated=body.evaluated,
+        operator=body.operator or "",
     )
     return replace(state, jobs=state.jobs.with_job(body.job, job)), ()
 
@@ -212,19 +232,25 @@ def cancelled(state: State, event: Event[Cancelled], _: int) -> Result:
     """By an owner of the proposing member."""
     require_role(event, "owner")
     job = state.jobs.still_open(event.body.job)
-    require(job.proposer.partition("/")[0] == event.member, "other-member")
+    require(job.owner == event.member, "other-member")
     effects = (Effect("stop-work", event.body.job), Effect("delete-prepared", event.body.job))
     return replace(state, jobs=state.jobs.with_job(event.body.job, replace(job, status="cancelled"))), effects
 
 
 def closed(state: State, event: Event[Closed], _: int) -> Result:
-    """By an operator, when the last round is summed; a job without quorum ends without a model."""
-    require_kind(event, "operator")
+    """By the job's operator, with one of its models; with none if no round was done.
+
+    The reason cannot be proved here, but it must be possible.
+    """
     body = event.body
+    require_kind(event, "operator")
     job = state.jobs.still_open(body.job)
+    job.require_operator(event)
     rounds = state.rounds.of(body.job)
     require(job.status == "approved", "not-approved")
     require(body.rounds == rounds.finished, "rounds")
+    require(body.reason != "rounds" or body.rounds == job.rounds, "reason")
+    require(body.reason not in ("target", "patience") or job.evaluated, "reason")
     require((body.model is None) == (body.rounds == 0), "model")
     require(body.model is None or body.model in rounds.models, "model")
     job = replace(job, status="closed", model=body.model or "")

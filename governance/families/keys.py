@@ -3,6 +3,9 @@
 A key is bound to an actor (`MEMBER/NAME`) with a proof that its holder has it. An actor has one key at a
 time; rotating hands over to a new one, revoking ends one at a date. What was accepted before stays.
 
+Whoever stole a key must gain nothing by being quick: a key that has a date of revocation, however far off,
+neither rotates nor names a delivery key, and the delivery key that it named is gone.
+
 The names of persons stay off the ledger: an actor is a role's holder, `AA/steward-1`; each member keeps
 its own register of names.
 """
@@ -153,17 +156,19 @@ class Revoked(Body):
     effective: Seconds
 
 
-def bound(state: State, event: Event[Bound], _: int) -> Result:
+def bound(state: State, event: Event[Bound], time: int) -> Result:
     """By an administrator of the actor's member; the actor must be without a usable key."""
     require_role(event, "admin")
     current = state.keys.current(event.body.binding.actor)
-    require(current is None or current.revoked_from is not None, "key-in-use")
+    ended = current is None or (current.revoked_from is not None and current.revoked_from <= time)
+    require(ended, "key-in-use")
     keys = state.keys.bind(event.body.binding, event.member)
     return replace(state, keys=keys), ()
 
 
 def delivery_bound(state: State, event: Event[DeliveryBound], _: int) -> Result:
     """By the actor itself; replaces the one before."""
+    require(event.signer.revoked_from is None, "key-ending")
     try:
         SealingPublicKey.from_json(event.body.public)
     except VerificationError as error:
@@ -175,6 +180,7 @@ def delivery_bound(state: State, event: Event[DeliveryBound], _: int) -> Result:
 def rotated(state: State, event: Event[Rotated], _: int) -> Result:
     """By the actor itself; kind and roles stay as they are."""
     binding = event.body.binding
+    require(event.signer.revoked_from is None, "key-ending")
     require(binding.actor == event.actor, "other-actor")
     require(binding.kind == event.signer.kind, "role")
     require(ordered(binding.roles) == event.signer.roles, "role")
@@ -193,13 +199,18 @@ def revoked(state: State, event: Event[Revoked], _: int) -> Result:
         require_role(event, "admin")
     effective = event.body.effective
     require(key.revoked_from is None or effective < key.revoked_from, "already-revoked")
-    keys = state.keys.keys.set(key.key_id, replace(key, revoked_from=effective))
-    return replace(state, keys=replace(state.keys, keys=keys)), ()
+    keys, delivery = (
+        state.keys.keys.set(key.key_id, replace(key, revoked_from=effective)),
+        state.keys.delivery,
+    )
+    if state.keys.actors[key.actor] == key.key_id and key.actor in delivery:
+        delivery = delivery.delete(key.actor)
+    return replace(state, keys=replace(state.keys, keys=keys, delivery=delivery)), ()
 
 
 EVENTS = {
     "key.bound": EventType(Bound, bound),
     "key.delivery-bound": EventType(DeliveryBound, delivery_bound),
     "key.rotated": EventType(Rotated, rotated),
-    "key.revoked": EventType(Revoked, revoked),
+    "key.revoked": EventType(Revoked, revoked, while_inactive=True),
 }

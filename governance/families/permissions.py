@@ -64,7 +64,8 @@ class Stop(Record):
 
     def halts(self, job: str, member: str) -> bool:
         """Whether it stops this job at this member."""
-        return self.scope == "consortium" or self.subject in (job, member)
+        # A member may have a name that is a job's digest.
+        return self.scope == "consortium" or self.subject == (job if self.scope == "job" else member)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def given(state: State, event: Event[Given], time: int) -> Result:
 
 
 def withdrawn(state: State, event: Event[Withdrawn], _: int) -> Result:
-    """By a steward or officer of the member that gave it."""
+    """By a steward or officer of the member that gave it, also while that is suspended or gone."""
     require_role(event, "steward", "officer")
     held, name = state.permissions, event.body.permission
     permission = held.permissions.get(name)
@@ -203,7 +204,7 @@ def stop_lifted(state: State, event: Event[StopLifted], _: int) -> Result:
 
 EVENTS = {
     "permission.given": EventType(Given, given),
-    "permission.withdrawn": EventType(Withdrawn, withdrawn),
+    "permission.withdrawn": EventType(Withdrawn, withdrawn, while_inactive=True),
     "stop.declared": EventType(StopDeclared, stop_declared),
     "stop.lifted": EventType(StopLifted, stop_lifted),
 }

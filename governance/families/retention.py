@@ -2,6 +2,9 @@
 
 The ledger names a text by a salted digest. Erasing deletes text and salt where they are kept; the digest
 that remains says nothing about them. Rules never read such texts, so no verdict depends on one.
+
+The duty to erase outlives membership, and a hold does not: both stay possible for members that are suspended
+or gone, and what a member held ends when it leaves.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from fedhouse.governance.event import (
     require,
     require_role,
 )
-from fedhouse.governance.records import Map, Record
+from fedhouse.governance.records import Map, Record, ordered
 
 if TYPE_CHECKING:
     from fedhouse.governance.state import State
@@ -82,7 +85,7 @@ def hold_placed(state: State, event: Event[HoldPlaced], _: int) -> Result:
     kept = state.retention.known(event.body.payload)
     require(not kept.erased, "erased")
     require(event.member not in kept.held_by, "already-held")
-    return _with(state, event.body.payload, replace(kept, held_by=(*kept.held_by, event.member))), ()
+    return _with(state, event.body.payload, replace(kept, held_by=ordered((*kept.held_by, event.member)))), ()
 
 
 def hold_released(state: State, event: Event[HoldReleased], _: int) -> Result:
@@ -95,14 +98,14 @@ def hold_released(state: State, event: Event[HoldReleased], _: int) -> Result:
 
 
 def erased(state: State, event: Event[Erased], _: int) -> Result:
-    """By an officer of the member whose event named the payload, unless anybody holds it."""
+    """By an officer of the member whose event named the payload, unless a present member holds it."""
     require_role(event, "officer")
     kept = state.retention.known(event.body.payload)
     require(kept.member == event.member, "other-member")
     require(not kept.erased, "erased")
-    require(not kept.held_by, "held")
+    require(all(state.consortium.status(member) == "left" for member in kept.held_by), "held")
     effects = (Effect("erase-payload", event.body.payload),)
-    return _with(state, event.body.payload, replace(kept, erased=True)), effects
+    return _with(state, event.body.payload, replace(kept, held_by=(), erased=True)), effects
 
 
 def _with(state: State, digest: str, kept: KeptPayload) -> State:
@@ -111,6 +114,6 @@ def _with(state: State, digest: str, kept: KeptPayload) -> State:
 
 EVENTS = {
     "record.hold-placed": EventType(HoldPlaced, hold_placed),
-    "record.hold-released": EventType(HoldReleased, hold_released),
-    "record.payload-erased": EventType(Erased, erased),
+    "record.hold-released": EventType(HoldReleased, hold_released, while_inactive=True),
+    "record.payload-erased": EventType(Erased, erased, while_inactive=True),
 }

@@ -117,10 +117,11 @@ class AggregatePublished(_OfStep):
 
 
 def opened(state: State, event: Event[Opened], _: int) -> Result:
-    """By an operator: the next step in order, for silos of the job, from the model that the last one gave."""
+    """By the job's operator: the next step, for silos of the job, from the model that the last one gave."""
     require_kind(event, "operator")
     body = event.body
     job, rounds = state.runnable(body.job), state.rounds.of(body.job)
+    job.require_operator(event)
     require((body.round, body.purpose) == rounds.next_step(job), "order")
     require(ordered(body.cohort) == body.cohort and set(body.cohort) <= set(job.silos), "cohort")
     require(len(state.consortium.entities(body.cohort)) >= job.min_cohort, "cohort")
@@ -157,10 +158,11 @@ def committed(state: State, event: Event[Committed], time: int) -> Result:
 
 
 def commits_closed(state: State, event: Event[CommitsClosed], time: int) -> Result:
-    """By an operator: silos that have committed and may still take part, enough entities of them."""
+    """By the job's operator: silos that have committed and may still take part, enough entities of them."""
     require_kind(event, "operator")
     body = event.body
     job = state.runnable(body.job)
+    job.require_operator(event)
     rounds = _step(state, body, "open")
     require(ordered(body.contributors) == body.contributors, "order")
     for silo in body.contributors:
@@ -172,10 +174,10 @@ def commits_closed(state: State, event: Event[CommitsClosed], time: int) -> Resu
 
 
 def aggregate_published(state: State, event: Event[AggregatePublished], _: int) -> Result:
-    """By an operator, after the set was closed."""
+    """By the job's operator, after the set was closed."""
     require_kind(event, "operator")
     body = event.body
-    state.runnable(body.job)
+    state.runnable(body.job).require_operator(event)
     rounds = _step(state, body, "closed")
     step = replace(rounds, phase="published")
     if body.purpose == "update":
