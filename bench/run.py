@@ -95,6 +95,8 @@ class Outcome:
     def section(self) -> str:
         """Its part of RESULTS.md."""
         shown = " ".join(["fedhouse", *self.benchmark.command[1:]])
+        if self.benchmark.command[0] == sys.executable:
+            shown = " ".join(["python", *self.benchmark.command[1:]]).replace(f"{ROOT}/", "")
         lines = [f"## {self.benchmark.title}", "", f"`{shown}`".replace("{out}", "DIR"), ""]
         if self.failure:
             return "\n".join([*lines, f"**FAILED**: {self.failure}", ""])
@@ -181,6 +183,32 @@ def _total(told: Mapping[str, Any], *, at_most: float | None = None) -> Figure:
     return Figure("wall time", told["seconds"]["total"], "s", at_most=at_most, beside=beside)
 
 
+def ledger_figures(told: Mapping[str, Any]) -> list[Figure]:
+    """Of bench/ledger.py."""
+    found = []
+    bars = {
+        "append": ("append", 0.4),
+        "audit": ("full audit on two cores", 0.8),
+        "replay": ("replay, verified before", 2.0),
+    }
+    for key, (name, bar) in bars.items():
+        rate = told[key]
+        beside = f"bare Ed25519 verification on one core {rate['floor']:,}/s"
+        found.append(Figure(f"{name}, events a second", rate["per_second"], "/s", beside=beside))
+        found.append(
+            Figure(f"{name}, ratio to bare verification", rate["ratio"], at_least=bar, beside=beside)
+        )
+    times, pack = told["milliseconds"], told["pack"]
+    whole = f"whole proof file with cosignatures {times['receipt']} ms"
+    inside = f"{pack['entries']:,} entries"
+    return [
+        *found,
+        Figure("inclusion proof verified", times["inclusion"], "ms", at_most=1.0, beside=whole),
+        Figure("evidence pack, 10 rounds, 16 silos", pack["megabytes"], "MB", at_most=5.0, beside=inside),
+        Figure("its verification, process included", pack["verify_seconds"], "s", at_most=3.0, beside=inside),
+    ]
+
+
 FEDHOUSE = str(Path(sys.executable).with_name("fedhouse"))
 BENCHMARKS = (
     Benchmark(
@@ -188,6 +216,12 @@ BENCHMARKS = (
         "Training inside Spark against plain PyTorch",
         (FEDHOUSE, "bench", "training", "--rows", "1000000", "--json"),
         training_figures,
+    ),
+    Benchmark(
+        "ledger",
+        "The ledger against bare signature verification",
+        (sys.executable, str(ROOT / "bench" / "ledger.py"), "--events", "100000", "--json"),
+        ledger_figures,
     ),
     Benchmark(
         "demo-4",

@@ -132,6 +132,10 @@ class JobSpec(FrozenModel):
 
     name: Name
     data: Name
+    purpose: Name = Field(
+        default="model-training",
+        description="what for; each silo permits the use of its columns for a purpose",
+    )
     columns: tuple[FeatureColumn, ...] = Field(min_length=1)
     label: Name
     model: Entry

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from fedhouse.config import read_yaml
+from fedhouse.config import FrozenModel, read_yaml
 from fedhouse.connectors.connector import Connector, SourceRef
 from fedhouse.dataset import Name
 from fedhouse.errors import ConfigurationError
 from fedhouse.spark_jobs.prepared import PreparedPolicy
 from fedhouse.spark_jobs.session import SparkSettings
+
+if TYPE_CHECKING:
+    from fedhouse.federation.oversight import SiloOversight
+    from fedhouse.jobs import Job
+
+log = logging.getLogger(__name__)
+
+
+class GovernanceConfig(FrozenModel):
+    """Which ledger a silo's agent obeys, and by which key it speaks; paths are beside the silo file.
+
+    `notices` is a directory of signed stops and withdrawals that came by another way than the ledger:
+    they are obeyed at once.
+    """
+
+    ledger: Path
+    key: str
+    password_file: Path | None = None
+    notices: Path | None = None
 
 
 class SiloConfig(BaseSettings):
@@ -42,6 +63,9 @@ class SiloConfig(BaseSettings):
     datasets: dict[Name, SourceRef] = Field(min_length=1)
     prepared: PreparedPolicy = PreparedPolicy()
     spark: SparkSettings = SparkSettings()
+    governance: GovernanceConfig | None = Field(
+        default=None, description="left out, the silo runs whatever job it is given"
+    )
 
     @classmethod
     def load(cls, path: Path, flags: Mapping[str, Any] | None = None) -> SiloConfig:
@@ -68,7 +92,45 @@ class SiloConfig(BaseSettings):
 
         merged = _construct(FromFile, dict(flags or {}), str(path))
         base = path.resolve().parent
-        return merged.model_copy(update={"profiles": base / merged.profiles})
+        changes: dict[str, Any] = {"profiles": base / merged.profiles}
+        if merged.governance is not None:
+            changes["governance"] = _beside(base, merged.governance)
+        return merged.model_copy(update=changes)
+
+    @contextmanager
+    def oversight(self, job: Job) -> Iterator[SiloOversight]:
+        """What the agent has to ask before it reads a row of `job`: its ledger, if it has one.
+
+        Raises
+        ------
+        ConfigurationError
+            If ledger or key do not serve, or the key acts for another silo.
+        """
+        from fedhouse.federation.oversight import Unwatched
+
+        if self.governance is None:
+            log.warning("no ledger is configured: nothing has to approve what runs here")
+            yield Unwatched()
+            return
+        from fedhouse.consortium_folder import open_journal, open_ledger, open_signer
+        from fedhouse.federation.governed import LedgerSilo
+        from fedhouse.local_consortium import system_clock
+
+        told = self.governance
+        actor, signer = open_signer(told.key, told.password_file, f"{self.silo}/agent")
+        ledger = open_ledger(told.ledger)
+        try:
+            yield LedgerSilo(
+                journal=open_journal(told.ledger, ledger, actor, signer),
+                job=job.digest,
+                member=self.silo,
+                dataset=job.dataset.name,
+                suite=job.dataset.digest,
+                clock=system_clock,
+                notices=told.notices,
+            )
+        finally:
+            ledger.close()
 
     def source(self, dataset: str) -> SourceRef:
         """The silo's table behind a dataset's name.
@@ -92,6 +154,17 @@ class SiloConfig(BaseSettings):
 
         profiles = load_profiles(self.profiles, target=self.target)
         return open_connector(profiles[self.source(dataset).profile])
+
+
+def _beside(base: Path, told: GovernanceConfig) -> GovernanceConfig:
+    """The same with its paths made absolute: they are beside the silo file."""
+    changes: dict[str, Any] = {"ledger": base / told.ledger}
+    if not told.key.startswith("pkcs11:"):
+        changes["key"] = str(base / told.key)
+    for name in ("password_file", "notices"):
+        if (path := getattr(told, name)) is not None:
+            changes[name] = base / path
+    return told.model_copy(update=changes)
 
 
 def _construct(model: type[SiloConfig], flags: dict[str, Any], origin: str) -> SiloConfig:

@@ -6,6 +6,7 @@ and benchmarks. Nothing in it protects one party from another.
 The run's folder::
 
     RUN/job/            the job as files
+    RUN/consortium/     ledger, journals and keys (see `local_consortium`)
     RUN/coordinator/    round state, encoder, models
     RUN/silos/AA/       that silo's admission and contributions
     RUN/prepared/       prepared rows, deleted at the job's end
@@ -18,6 +19,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from fedhouse.encoding import sha256
 from fedhouse.errors import ConfigurationError, FedhouseError
 from fedhouse.history import History, RoundRecord, Run
 from fedhouse.jobs import Job
+from fedhouse.local_consortium import LocalConsortium, SimulatedKeys
 from fedhouse.types import require_name
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from fedhouse.connectors.connector import Connector, SourceRef
     from fedhouse.federation.agent import SiloAgent
     from fedhouse.federation.coordinator import Coordinator, Outcome, Progress
+    from fedhouse.secure_agg.aggregator import Aggregator
 
 log = logging.getLogger(__name__)
 
@@ -50,30 +54,54 @@ def simulate(
     prepare: bool = True,
     progress: Progress | None = None,
     keep_prepared: bool = False,
+    consortium: LocalConsortium | None = None,
 ) -> Run:
     """Run `job` across `silos`: each a Parquet folder's path, a pandas frame or a pyarrow table.
 
     With `resume`, a run that was stopped (killed, too) goes on where it was and ends with the same
-    bits; without, `out` must hold no run. `prepare` allows prepared copies under `out`.
+    bits; without, `out` must hold no run. `prepare` allows prepared copies under `out`. Every event is
+    recorded on the ledger of `consortium`, or of one that is made under `out` and approves everything.
 
     Raises
     ------
     ConfigurationError
         If `out` holds another run, or a silo's name or rows cannot be used.
+    PolicyRefusedError
+        If a stop is in force, or a permission was withdrawn.
     QuorumError
         If too few silos are left; or the error of all silos, where all failed alike.
     """
+    folder = Path(out).resolve()
+    _open_folder(folder, job, resume)
+    with ExitStack() as stack:
+        if consortium is None:
+            place = folder / "consortium"
+            keys = SimulatedKeys(place)
+            consortium = stack.enter_context(LocalConsortium.open(place, tuple(silos), signers=keys))
+        return _run(job, silos, folder, consortium, spark, prepare, progress, keep_prepared)
+
+
+def _run(
+    job: Job,
+    silos: Mapping[str, Any],
+    folder: Path,
+    consortium: LocalConsortium,
+    spark: SparkSession | None,
+    prepare: bool,
+    progress: Progress | None,
+    keep_prepared: bool,
+) -> Run:
     from fedhouse.federation.coordinator import Coordinator
     from fedhouse.secure_agg.reference import ReferenceAggregator
     from fedhouse.spark_jobs.session import SparkSettings, open_session
 
-    folder = Path(out).resolve()
-    _open_folder(folder, job, resume)
     began = time.monotonic()
+    consortium.propose(job)
     session = spark or open_session(SparkSettings(master=f"local[{_PARALLEL}]"))
     aggregator = ReferenceAggregator()
     agents = {
-        silo: _agent(job, silo, given, folder, session, aggregator, prepare) for silo, given in silos.items()
+        silo: _agent(job, silo, given, folder, session, aggregator, prepare, consortium)
+        for silo, given in silos.items()
     }
     coordinator = Coordinator.open(
         job=job.digest,
@@ -82,6 +110,7 @@ def simulate(
         agents=agents,
         aggregator=aggregator,
         folder=folder / "coordinator",
+        oversight=consortium.round_oversight(job),
         parallel=_PARALLEL,
         progress=progress,
     )
@@ -111,7 +140,14 @@ def _open_folder(folder: Path, job: Job, resume: bool) -> None:
 
 
 def _agent(
-    job: Job, silo: str, given: Any, folder: Path, spark: SparkSession, aggregator: Any, prepare: bool
+    job: Job,
+    silo: str,
+    given: Any,
+    folder: Path,
+    spark: SparkSession,
+    aggregator: Aggregator,
+    prepare: bool,
+    consortium: LocalConsortium,
 ) -> SiloAgent:
     from fedhouse.federation.agent import SiloAgent
     from fedhouse.federation.plan import JobPlan
@@ -132,8 +168,8 @@ def _agent(
         source=source,
         prepared=PreparedPolicy(allowed=prepare, uri=f"file://{folder}/prepared" if prepare else None),
     )
-    plan = JobPlan(job.digest, job.spec, job.bundle.layout.size)
-    return SiloAgent(plan, silo, runner, aggregator, own)
+    plan = JobPlan(job.digest, job.spec, job.bundle)
+    return SiloAgent(plan, silo, runner, aggregator, own, consortium.silo_oversight(job, silo))
 
 
 def _source(silo: str, given: Any, own: Path) -> tuple[Connector, SourceRef]:

@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING, Any
 from fedhouse.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from fedhouse.demo.report import LedgerRecord
+    from fedhouse.demo.witnesses import Witnesses
     from fedhouse.federation.coordinator import ProgressEvent
     from fedhouse.history import Run
     from fedhouse.jobs import Job
+    from fedhouse.local_consortium import LocalConsortium
 
+# Witnesses look once a second, and start beside Spark on two cores.
+_SETTLE_SECONDS = 90
 _JOB_FILES = ("job.yaml", "late.py", "flights.dataset.yaml")
 _PHASES = {
     "admission": "pin and quality gate",
@@ -80,7 +85,9 @@ def demo(
     `in_process` is accepted and changes nothing yet: all parties run in this process as it is.
     """
     from fedhouse.demo.flights import CARRIERS, build_warehouses
+    from fedhouse.demo.witnesses import Witnesses
     from fedhouse.jobs import load_job
+    from fedhouse.local_consortium import KeyFolder, LocalConsortium
     from fedhouse.simulation import simulate
     from fedhouse.spark_jobs.session import SparkSettings, open_session
 
@@ -96,10 +103,27 @@ def demo(
         warehouses = build_warehouses(spark, out / "airlines", carriers)
         job = load_job(out / "job" / "job.yaml", overrides)
         tables = {carrier: warehouses[carrier].table for carrier in carriers}
-        run = simulate(job, tables, out=out / "run", spark=spark, resume=resume, progress=screen)
+        screen.say(
+            "founding the consortium: keys, ledger, a witness in a process of its own for each airline"
+        )
+        keys = KeyFolder(out / "consortium" / "keys")
+        place = out / "consortium"
+        consortium = stack.enter_context(LocalConsortium.open(place, carriers, signers=keys))
+        witnesses = stack.enter_context(Witnesses(consortium, keys))
+        run = simulate(
+            job,
+            tables,
+            out=out / "run",
+            spark=spark,
+            resume=resume,
+            progress=screen,
+            consortium=consortium,
+        )
         spark.stop()
+        screen.say("waiting until the ledger is final, and packing the evidence")
+        record = _evidence(consortium, witnesses, job, out)
         screen.say("comparing with a model of all rows pooled, and with each airline's own")
-        values = _report(job, run, tables, out, began)
+        values = _report(job, run, tables, out, began, record)
     _tell(values, run, out, json_output)
 
 
@@ -114,13 +138,36 @@ def _prepare_folder(out: Path, *, resume: bool) -> None:
         if not (out / "run" / "job" / "job.json").exists():
             raise ConfigurationError(f"{out} holds no run to resume.", mend="Start one without --resume.")
         return
-    if (out / "run").exists():
-        shutil.rmtree(out / "run")
-    for name in ("report.json", "report.html"):
+    for name in ("run", "consortium"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("report.json", "report.html", "evidence.zip", "trust.keys"):
         (out / name).unlink(missing_ok=True)
 
 
-def _report(job: Job, run: Run, tables: Mapping[str, Path], out: Path, began: float) -> dict[str, Any]:
+def _evidence(consortium: LocalConsortium, witnesses: Witnesses, job: Job, out: Path) -> LedgerRecord:
+    """Wait for finality; leave `evidence.zip` and `trust.keys`, verified; say what is on the ledger."""
+    from fedhouse.demo.report import LedgerRecord
+    from fedhouse.encoding import write_atomic
+    from fedhouse.governance.evidence import build_pack, verify_pack
+
+    witnesses.settle(_SETTLE_SECONDS)
+    ledger, trust = consortium.ledger, consortium.trust
+    write_atomic(out / "trust.keys", trust.render())
+    folder = consortium.folder / "jobs" / job.digest / "bundle"
+    build_pack(ledger, job=job.digest, bundle_folder=folder, out=out / "evidence.zip", trust=trust)
+    told = verify_pack(out / "evidence.zip", trust)
+    return LedgerRecord(
+        kind=ledger.kind,
+        entries=told.entries,
+        head=told.head.root.hex(),
+        verified=told.origin_checked,
+        processes=1 + len(witnesses),
+    )
+
+
+def _report(
+    job: Job, run: Run, tables: Mapping[str, Path], out: Path, began: float, record: LedgerRecord
+) -> dict[str, Any]:
     from dataclasses import replace
 
     from fedhouse.demo.flights import AIRLINES
@@ -130,7 +177,9 @@ def _report(job: Job, run: Run, tables: Mapping[str, Path], out: Path, began: fl
     started = time.monotonic()
     comparison = pooled_and_single(job, run.scoring.encoder, tables)
     run = replace(run, seconds={**run.seconds, "comparison": time.monotonic() - started})
-    return write_report(out, job, run, comparison, wall_seconds=time.monotonic() - began, names=AIRLINES)
+    return write_report(
+        out, job, run, comparison, record, wall_seconds=time.monotonic() - began, names=AIRLINES
+    )
 
 
 def _tell(values: dict[str, Any], run: Run, out: Path, json_output: bool) -> None:
@@ -148,6 +197,9 @@ def _tell(values: dict[str, Any], run: Run, out: Path, json_output: bool) -> Non
         f"  all rows pooled         AUC {auc['pooled']:.3f}   stopped early {stopped['pooled']:.3f}",
         "",
         *(f"  took no part: {silo}. {reason}" for silo, reason in run.excluded.items()),
+        f"{values['ledger']['entries']:,} events on the ledger, replayed and cosigned by "
+        f"{values['processes'] - 1} witnesses; to check them yourself:",
+        f"  fedhouse audit verify {out / 'evidence.zip'} --trust {out / 'trust.keys'}",
         "Aggregation is the insecure reference: updates are added up in the clear.",
         f"Look at {out / 'report.html'}; the model is in {run.folder / 'model'}, its job in {out / 'job'}.",
     ]

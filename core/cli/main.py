@@ -17,6 +17,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from fedhouse.cli.governance import add_governance
+from fedhouse.cli.options import JobFile, Json, ProfileName, Profiles, group
 from fedhouse.errors import FedhouseError
 
 _HELP = """Federated learning that runs inside each enterprise's data warehouse.
@@ -33,24 +35,15 @@ class _Options:
     debug: bool = False
 
 
-def _group(help_text: str) -> typer.Typer:
-    return typer.Typer(help=help_text, no_args_is_help=True, pretty_exceptions_enable=False)
-
-
 app = typer.Typer(help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-job_app = _group("Jobs: what is trained, on which columns, by whose code.")
-connector_app = _group("Connectors: how a silo reaches its warehouse.")
-bench_app = _group("Benchmarks, each beside its peer in the same run.")
+job_app = group("Jobs: what is trained, on which columns, by whose code.")
+connector_app = group("Connectors: how a silo reaches its warehouse.")
+bench_app = group("Benchmarks, each beside its peer in the same run.")
 app.add_typer(job_app, name="job")
 app.add_typer(connector_app, name="connector")
 app.add_typer(bench_app, name="bench")
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-JobFile = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job.", show_default=False)]
-Profiles = Annotated[
-    Path, typer.Argument(metavar="PROFILES.yaml", help="The connectors' profiles.", show_default=False)
-]
-ProfileName = Annotated[str, typer.Argument(metavar="NAME", help="The profile.", show_default=False)]
+add_governance(app, job_app)
 
 
 def _show_version(wanted: bool) -> None:

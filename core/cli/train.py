@@ -73,14 +73,15 @@ def _run(job: Job, config: SiloConfig, connector: Any, folder: Path, number: int
         source=config.source(job.spec.data),
         prepared=config.prepared,
     )
-    plan = JobPlan(job.digest, job.spec, job.bundle.layout.size)
-    agent = SiloAgent(plan, config.silo, runner, ReferenceAggregator(), own)
-    agent.admit()
-    if number == 0:
-        sealed, context = agent.statistics(), plan.statistics_context()
-    else:
-        sealed = agent.update(number, store.model(number - 1), store.encoder())
-        context = plan.update_context(number)
+    plan = JobPlan(job.digest, job.spec, job.bundle)
+    with config.oversight(job) as oversight:
+        agent = SiloAgent(plan, config.silo, runner, ReferenceAggregator(), own, oversight)
+        agent.admit()
+        if number == 0:
+            sealed, context = agent.statistics(), plan.statistics_context()
+        else:
+            sealed = agent.update(number, store.model(number - 1), store.encoder())
+            context = plan.update_context(number)
     return {
         "silo": config.silo,
         "round": number,

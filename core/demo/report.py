@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,20 @@ _PHASES = {
 }
 
 
-def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LedgerRecord:
+    """What the ledger holds in the end. `processes` counts this one and the witnesses."""
+
+    kind: str
+    entries: int
+    head: str
+    verified: bool
+    processes: int
+
+
+def report_values(
+    job: Job, run: Run, comparison: Comparison, record: LedgerRecord, *, wall_seconds: float
+) -> dict[str, Any]:
     """The content of `report.json`. What does not exist yet is null, never invented."""
     metrics = run.history.rounds[run.exported_round - 1].metrics
     uploaded = list(run.bytes_uploaded.values())
@@ -31,7 +44,7 @@ def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: f
         "silos_excluded": dict(run.excluded),
         "rounds": len(run.history.rounds),
         "rows": run.rows,
-        "processes": 1,
+        "processes": record.processes,
         "aggregation": "reference (insecure)",
         "model_digest": run.model_digest,
         "auc": {
@@ -52,7 +65,12 @@ def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: f
             "decryption": None,
         },
         "bytes_per_parameter": max(uploaded) / job.bundle.layout.size if uploaded else None,
-        "ledger": None,
+        "ledger": {
+            "kind": record.kind,
+            "entries": record.entries,
+            "head": record.head,
+            "verified": record.verified,
+        },
         "payouts": None,
         "bounty": None,
         "history": run.history.to_json(),
@@ -60,10 +78,17 @@ def report_values(job: Job, run: Run, comparison: Comparison, *, wall_seconds: f
 
 
 def write_report(
-    folder: Path, job: Job, run: Run, comparison: Comparison, *, wall_seconds: float, names: Mapping[str, str]
+    folder: Path,
+    job: Job,
+    run: Run,
+    comparison: Comparison,
+    record: LedgerRecord,
+    *,
+    wall_seconds: float,
+    names: Mapping[str, str],
 ) -> dict[str, Any]:
     """Write both reports into `folder`; returns the values of `report.json`."""
-    values = report_values(job, run, comparison, wall_seconds=wall_seconds)
+    values = report_values(job, run, comparison, record, wall_seconds=wall_seconds)
     write_atomic(folder / "report.html", _page(job, run, comparison, values, names).encode())
     write_atomic(folder / "report.json", canonical_json(values) + b"\n")
     return values

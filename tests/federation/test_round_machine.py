@@ -19,6 +19,7 @@ from fedhouse.federation.round_machine import (
     Closed,
     Collect,
     Contributed,
+    Disqualified,
     Evaluated,
     Event,
     Fail,
@@ -600,3 +601,52 @@ def damaged() -> dict[str, Any]:
 def test_a_stored_state_that_is_not_one_is_refused(name: str) -> None:
     with pytest.raises(IntegrityError):
         JobState.from_json(damaged()[name])
+
+
+# --- contributors that no longer count --------------------------------------------------------------
+
+
+def summing(purpose: Purpose, rules: RoundPolicy) -> JobState:
+    """The first state in which this purpose is to be summed, all silos having contributed."""
+    return next(s for s in walk(rules) if s.phase is Phase.SUMMING and s.purpose == purpose)
+
+
+@pytest.mark.parametrize("purpose", ["statistics", "update", "evaluation"])
+def test_a_disqualified_contributor_is_taken_out_before_the_sum(purpose: Purpose) -> None:
+    rules = policy()
+    state = summing(purpose, rules)
+    event = Disqualified(purpose, state.round, "DL", "not-permitted")
+    state, effects = transition(state, event, rules)
+    assert effects == (Sum(purpose, state.round, ("AA", "B6", "UA")),)
+    assert state.current.failed == {"DL": "not-permitted"}
+    assert JobState.from_json(json.loads(canonical_json(state.to_json()))) == state
+    again, effects = transition(state, event, rules)
+    assert (again, effects) == (state, ())
+
+
+def test_too_few_left_is_a_failure_that_can_be_reopened() -> None:
+    rules = policy(min_cohort=3)
+    state = summing("update", rules)
+    for silo in ("AA", "B6"):
+        state, effects = transition(state, Disqualified("update", 1, silo, "stopped"), rules)
+    assert state.phase is Phase.FAILED
+    assert isinstance(effects[0], Fail)
+    assert "2 of 4 silos contributed, and 3 are needed" in effects[0].detail
+    assert outstanding(reopened(state)) == (Collect("update", 1, SILOS),)
+
+
+def test_only_a_contributor_of_the_closed_collection_is_disqualified() -> None:
+    rules = policy()
+    state = summing("update", rules)
+    wrong = [
+        Disqualified("update", 1, "XX", "unknown"),
+        Disqualified("update", 2, "AA", "early"),
+        Disqualified("statistics", 0, "AA", "late"),
+        Disqualified("evaluation", 1, "AA", "early"),
+    ]
+    for event in wrong:
+        with pytest.raises(IllegalTransitionError):
+            transition(state, event, rules)
+    collecting = open_job(SILOS, rules)
+    with pytest.raises(IllegalTransitionError):
+        transition(collecting, Disqualified("statistics", 0, "AA", "not closed yet"), rules)
