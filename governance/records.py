@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import immutables
 
@@ -35,6 +35,25 @@ class Record:
             # Frozen for everybody else; the digest is a function of the frozen fields.
             object.__setattr__(self, "_digest", known)
         return known
+
+    def changed(self, **fields: Any) -> Self:
+        """A copy with other values in these fields: `dataclasses.replace`, several times as fast.
+
+        For the rules that every event of a round passes through; elsewhere `replace`, which the type
+        checker follows. No record checks its fields when it is made, so nothing is passed over here.
+
+        Raises
+        ------
+        TypeError
+            If a record of this kind has no such field.
+        """
+        values = self.__dict__ | fields
+        values.pop("_digest", None)
+        if len(values) != len(type(self).__dataclass_fields__):  # type: ignore[attr-defined]
+            raise TypeError(f"{type(self).__name__} has no such field: {', '.join(fields)}")
+        copy = object.__new__(type(self))
+        copy.__dict__.update(values)
+        return copy
 
 
 def _plain(value: Any) -> Any:

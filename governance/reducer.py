@@ -128,7 +128,7 @@ def apply(state: State, envelope: Envelope, time: int) -> Applied:
         _check_signer(state, signer, envelope, time)
     except Refused as refusal:
         return Applied(state, Verdict(refusal.code))
-    used = replace(state, sequences=state.sequences.set(signer.actor, statement.sequence))
+    used = state.changed(sequences=state.sequences.set(signer.actor, statement.sequence))
     try:
         kind, event = _event(state, signer, envelope)
         changed, effects = kind.rule(used, event, time)

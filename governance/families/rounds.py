@@ -10,7 +10,7 @@ An agent that skips its own checks gains nothing here: its commitment is refused
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -154,7 +154,7 @@ def committed(state: State, event: Event[Committed], time: int) -> Result:
     quality = state.data.quality.get(f"{body.job}/{event.member}")
     require(quality is not None and quality.passed, "quality-gate")
     commitments = rounds.commitments.set(event.member, body.commitment)
-    return _with(state, body.job, replace(rounds, commitments=commitments)), ()
+    return _with(state, body.job, rounds.changed(commitments=commitments)), ()
 
 
 def commits_closed(state: State, event: Event[CommitsClosed], time: int) -> Result:
@@ -169,7 +169,7 @@ def commits_closed(state: State, event: Event[CommitsClosed], time: int) -> Resu
         require(silo in rounds.commitments, "not-committed")
         state.may_take_part(body.job, silo, time)
     require(len(state.consortium.entities(body.contributors)) >= job.min_cohort, "cohort")
-    step = replace(rounds, phase="closed", contributors=body.contributors)
+    step = rounds.changed(phase="closed", contributors=body.contributors)
     return _with(state, body.job, step), ()
 
 
@@ -179,10 +179,10 @@ def aggregate_published(state: State, event: Event[AggregatePublished], _: int) 
     body = event.body
     state.runnable(body.job).require_operator(event)
     rounds = _step(state, body, "closed")
-    step = replace(rounds, phase="published")
+    step = rounds.changed(phase="published")
     if body.purpose == "update":
         models = rounds.models.set(body.result, body.round)
-        step = replace(step, finished=body.round, model=body.result, models=models)
+        step = step.changed(finished=body.round, model=body.result, models=models)
     return _with(state, body.job, step), ()
 
 
@@ -196,7 +196,7 @@ def _step(state: State, body: _OfStep, phase: str) -> JobRounds:
 
 
 def _with(state: State, job: str, rounds: JobRounds) -> State:
-    return replace(state, rounds=replace(state.rounds, jobs=state.rounds.jobs.set(job, rounds)))
+    return state.changed(rounds=RoundsState(state.rounds.jobs.set(job, rounds)))
 
 
 EVENTS = {

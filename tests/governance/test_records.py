@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fedhouse.governance.families.retention import KeptPayload
 from fedhouse.governance.records import Map, Record, ordered
 from fedhouse.governance.sandbox import named
 
@@ -223,3 +224,14 @@ def _changes(value: Any) -> Any:
         yield "", value + 1
     else:
         yield "", "x" if value is None else f"{value}x"
+
+
+def test_changed_is_replace_and_forgets_the_digest() -> None:
+    one = KeptPayload("AA", "years-7")
+    one.digest()
+    other = one.changed(held_by=("B6",))
+    assert other == replace(one, held_by=("B6",))
+    assert other.digest() == replace(one, held_by=("B6",)).digest() != one.digest()
+    assert one.held_by == ()
+    with pytest.raises(TypeError, match="KeptPayload has no such field: heldby"):
+        one.changed(heldby=("B6",))
