@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from fedhouse.dataset import Dataset
 from fedhouse.encoding import write_atomic
 from fedhouse.errors import IntegrityError
 from fedhouse.federation.governed import LedgerRounds, LedgerSilo
@@ -35,6 +34,7 @@ from fedhouse.identity.binding import prove_binding
 from fedhouse.identity.keyfile import Purpose, create_key, load_key
 from fedhouse.identity.signer import Signer, SoftwareSigner
 from fedhouse.jobs import Job
+from fedhouse.proposals import proposal, registration, terms
 
 if TYPE_CHECKING:
     from fedhouse.chain_adapters.merkle_log.log import MerkleLog
@@ -217,7 +217,9 @@ class LocalConsortium:
         """The silo registers the job's dataset, and permits what the job asks for, for a year."""
         journal, key = self.journal(f"{silo}/officer-1"), job.digest[:16]
         body = registration(job.dataset)
-        journal.require(f"dataset-{body['schema_digest'][:16]}", "dataset.registered", body)
+        known = self.ledger.state.data.datasets.get(f"{silo}/{job.dataset.name}")
+        if known is None or known.suite != body["suite"]:
+            journal.require(f"dataset-{key}", "dataset.registered", body)
         if journal.accepted(f"permission-{key}") is None:
             permission = {
                 "dataset": job.dataset.name,
@@ -233,8 +235,8 @@ class LocalConsortium:
         return LedgerSilo(
             journal=self.journal(f"{silo}/agent"),
             job=job.digest,
+            terms=terms(job),
             member=silo,
-            dataset=job.dataset.name,
             suite=job.dataset.digest,
             clock=self.clock,
             notices=self.folder / "notices" / silo,
@@ -253,40 +255,6 @@ class LocalConsortium:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def registration(dataset: Dataset) -> dict[str, Any]:
-    """The body of `dataset.registered` for a table that keeps what `dataset` promises."""
-    return {
-        "name": dataset.name,
-        "schema_digest": dataset.digest,
-        "columns": list(dataset.columns),
-        "suite": dataset.digest,
-        "rows": f"{dataset.min_rows}-{max(dataset.max_rows, dataset.min_rows + 1)}",
-    }
-
-
-def proposal(job: Job, silos: Sequence[str]) -> dict[str, Any]:
-    """The body of `job.proposed`."""
-    spec = job.spec
-    return {
-        "job": job.digest,
-        "name": spec.name,
-        "bundle": job.bundle.digest,
-        "dataset": job.dataset.name,
-        "purpose": spec.purpose,
-        "columns": sorted(spec.columns_read(job.dataset)),
-        "silos": sorted(silos),
-        "rounds": spec.rounds,
-        "min_cohort": spec.sampling.min_cohort,
-        "evaluated": spec.holdout is not None,
-        "metric": spec.metric,
-        "bounds": {
-            "seconds": spec.bounds.seconds,
-            "parameters": spec.bounds.parameters,
-            "scratch_mib": spec.bounds.scratch_mib,
-        },
-    }
 
 
 def _charter(silos: tuple[str, ...], signers: Signers, origin: str) -> Charter:

@@ -115,6 +115,7 @@ class SiloConfig(BaseSettings):
         from fedhouse.consortium_folder import open_journal, open_ledger, open_signer
         from fedhouse.federation.governed import LedgerSilo
         from fedhouse.local_consortium import system_clock
+        from fedhouse.proposals import terms
 
         told = self.governance
         actor, signer = open_signer(told.key, told.password_file, f"{self.silo}/agent")
@@ -123,8 +124,8 @@ class SiloConfig(BaseSettings):
             yield LedgerSilo(
                 journal=open_journal(told.ledger, ledger, actor, signer),
                 job=job.digest,
+                terms=terms(job),
                 member=self.silo,
-                dataset=job.dataset.name,
                 suite=job.dataset.digest,
                 clock=system_clock,
                 notices=told.notices,

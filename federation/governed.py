@@ -17,7 +17,7 @@ from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
-from fedhouse.errors import IntegrityError, VerificationError
+from fedhouse.errors import IntegrityError, PolicyRefusedError, VerificationError
 from fedhouse.federation.journal import Journal, refusal
 from fedhouse.federation.oversight import Step
 from fedhouse.governance.envelope import Envelope, parse_envelope
@@ -39,13 +39,15 @@ _METRIC_DIGITS = 12
 class LedgerSilo:
     """`SiloOversight` of one silo and job. `suite` is the digest of the dataset's quality suite.
 
-    `notices` is a directory of envelopes that came by another way than the ledger.
+    `terms` is what the job itself says of code, columns and purpose, by the names of `JobRecord`: whoever
+    proposed it may have told the ledger something else. `notices` is a directory of envelopes that came
+    by another way than the ledger.
     """
 
     journal: Journal
     job: str
+    terms: Mapping[str, Any]
     member: str
-    dataset: str
     suite: str
     clock: Callable[[], int]
     notices: Path | None = None
@@ -55,9 +57,15 @@ class LedgerSilo:
         what = f"Job {self.job[:16]} may not run at silo {self.member}"
         state = self.journal.ledger.state
         try:
-            state.may_take_part(self.job, self.member, self.clock())
+            record = state.may_take_part(self.job, self.member, self.clock())
         except Refused as refused:
             raise refusal(what, refused.code) from None
+        untrue = [name for name, value in self.terms.items() if getattr(record, name) != value]
+        if untrue:
+            raise PolicyRefusedError(
+                f"{what}: its proposal is untrue about {', '.join(untrue)}.",
+                mend="What was approved is not what would run. Ask whoever proposed it.",
+            )
         for envelope in self._notices():
             if self._forbids(state, envelope):
                 raise refusal(f"{what}: a notice, {envelope.digest[:16]}, says so", "stopped")
@@ -107,7 +115,7 @@ class LedgerSilo:
         checks = [_check(told) for told in admission.gate.get("checks", [])]
         body = {
             "job": self.job,
-            "dataset": self.dataset,
+            "dataset": self.terms["dataset"],
             "pin": admission.pin_digest,
             "suite": self.suite,
             "passed": not admission.failure,

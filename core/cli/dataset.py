@@ -14,7 +14,7 @@ from fedhouse.errors import ConfigurationError
 def register(signing: Signing, *, dataset: Path, json_output: bool) -> None:
     """Register that the signer's member has a table that keeps what a dataset file promises."""
     from fedhouse.dataset import Dataset
-    from fedhouse.local_consortium import registration
+    from fedhouse.proposals import registration
 
     body = registration(Dataset.load(dataset))
     answer = signing.record(f"dataset-{body['schema_digest'][:16]}", "dataset.registered", body)

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedhouse.errors import IntegrityError
+
 if TYPE_CHECKING:
     from fedhouse.consortium_folder import Signing
     from fedhouse.governance.families.jobs import JobRecord
@@ -73,6 +75,7 @@ def list_all(*, ledger: Path, json_output: bool) -> None:
 def show(*, ledger: Path, job: str, json_output: bool) -> None:
     """Print what a job would run: code, difference to the last approved version, columns, bounds."""
     from fedhouse.consortium_folder import find_job, load_job_files, read_state
+    from fedhouse.proposals import terms, untrue
 
     state = read_state(ledger)
     digest = find_job(state, job)
@@ -91,6 +94,7 @@ def show(*, ledger: Path, job: str, json_output: bool) -> None:
         "bounds": dict(files.bundle.bounds),
         "parameters": files.bundle.layout.size,
         "sources": dict(files.bundle.sources),
+        "untrue": untrue(record, terms(files)),
         "compared_with": earlier,
         "difference": "" if earlier is None else _difference(load_job_files(ledger, earlier), files),
     }
@@ -110,17 +114,31 @@ def decide(verdict: str, signing: Signing, *, job: str, json_output: bool) -> No
     """
     from fedhouse.consortium_folder import find_job, load_job_files, read_state
 
-    digest = find_job(read_state(signing.ledger), job)
-    body = {"job": digest}
+    state = read_state(signing.ledger)
+    digest = find_job(state, job)
+    body: dict[str, Any] = {"job": digest}
     if verdict == "approved":
         # Who approves names the code that lies here to be read, and not what the ledger claims.
-        body["bundle"] = load_job_files(signing.ledger, digest).bundle.digest
+        files = load_job_files(signing.ledger, digest)
+        body["bundle"] = files.bundle.digest
+        _require_true(state.jobs.jobs[digest], files)
     answer = signing.record(f"{verdict}-{digest[:16]}", f"job.{verdict}", body)
     status = read_state(signing.ledger).jobs.jobs[digest].status
     if json_output:
         sys.stdout.write(json.dumps({"job": digest, "status": status, "entry": answer.index}) + "\n")
     else:
         sys.stdout.write(f"{verdict.capitalize()} as entry {answer.index}; the job is {status}.\n")
+
+
+def _require_true(record: JobRecord, files: Job) -> None:
+    """Refuse to approve a job of which the proposal says something else than its files."""
+    from fedhouse.proposals import terms, untrue
+
+    if wrong := untrue(record, terms(files)):
+        raise IntegrityError(
+            f"The proposal on the ledger is untrue about {', '.join(wrong)}: the job's files say otherwise.",
+            mend="Do not approve it; ask whoever proposed it.",
+        )
 
 
 def _by_name(state: State) -> list[tuple[str, JobRecord]]:
@@ -199,6 +217,9 @@ def _print_job(told: dict[str, Any]) -> None:
     ):
         table.add_row(title, str(value))
     console.print(table)
+    if told["untrue"]:
+        wrong = ", ".join(told["untrue"])
+        console.print(f"[bold red]The proposal says otherwise than these files: {wrong}. Do not approve it.")
     for path, text in told["sources"].items():
         console.rule(f"[bold]{path}", align="left")
         console.print(Syntax(text, "python", line_numbers=True, background_color="default"))

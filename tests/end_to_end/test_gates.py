@@ -118,7 +118,7 @@ def test_a_job_that_nobody_approved_opens_no_file(
 
 
 def _body(job: Any, consortium: LocalConsortium) -> dict[str, Any]:
-    from fedhouse.local_consortium import proposal
+    from fedhouse.proposals import proposal
 
     return proposal(job, consortium.silos)
 

@@ -70,7 +70,7 @@ def desk(workplace: Any, tmp_path: Path) -> Desk:
         )
         desk.job = load_job(workplace.job_file, {"rounds": 3})
         desk.job.save(place / "jobs" / desk.job.digest)
-        from fedhouse.local_consortium import proposal
+        from fedhouse.proposals import proposal
 
         consortium.journal("alpha/owner-1").require(
             "proposed-second", "job.proposed", proposal(desk.job, SILOS)

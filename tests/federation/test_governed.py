@@ -6,6 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ from fedhouse.types import ParameterLayout, TensorSpec
 MEMBERS = ("AA", "B6", "DL")
 LAYOUT = ParameterLayout((TensorSpec("w", (5,), "float32"),))
 JOB = named("job")
+TERMS: dict[str, Any] = {
+    "name": "job",
+    "dataset": DATASET,
+    "purpose": "delay-forecast",
+    "columns": ("carrier", "delay", "distance", "late"),
+    "rounds": 2,
+    "min_cohort": 2,
+    "evaluated": True,
+}
 CHECK = {"expectation": "not-null", "column": "late", "passed": True, "found": None}
 GATE = {"checks": [CHECK | {"counts": {"element_count": 90, "null_count": 0}}]}
 
@@ -169,8 +179,8 @@ class World:
         return LedgerSilo(
             journal=self.journal(f"{silo}/agent"),
             job=JOB,
+            terms=TERMS | {"bundle": self.bundle.digest},
             member=silo,
-            dataset=DATASET,
             suite=named("suite"),
             clock=self.clock,
             notices=self.folder / "notices" / silo,
@@ -381,6 +391,22 @@ def test_gate_one_heeds_stops_and_refusals(world: World, event: str, body: dict[
     with pytest.raises(PolicyRefusedError, match=f"may not run at silo DL: {code}") as caught:
         world.silos["DL"].require_permitted()
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("columns", ("carrier", "delay", "distance", "late", "name")),
+        ("purpose", "other"),
+        ("bundle", "0" * 64),
+    ],
+)
+def test_gate_one_compares_the_proposal_with_the_job_itself(world: World, name: str, value: Any) -> None:
+    """The owner told the ledger of fewer columns, another purpose or code than the job has."""
+    terms = dict(world.silos["DL"].terms) | {name: value}
+    honest = replace(world.silos["DL"], terms=terms)
+    with pytest.raises(PolicyRefusedError, match=f"its proposal is untrue about {name}"):
+        honest.require_permitted()
 
 
 def test_a_patched_agent_that_skips_gate_one_makes_nothing_count(
