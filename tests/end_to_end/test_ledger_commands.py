@@ -154,7 +154,7 @@ def test_a_wrong_password_and_a_wrong_key_are_said_so_and_nothing_is_recorded(
 def test_the_whole_audit(desk: Desk, tmp_path: Path) -> None:
     from fedhouse.demo.witnesses import Witnesses
 
-    desk("audit", "pack", str(tmp_path / "early.zip"), code=4)
+    assert "Let the operator make one" in desk("audit", "pack", str(tmp_path / "early.zip"), code=6)
     with (
         LocalConsortium.open(desk.folder, SILOS, signers=desk.keys) as consortium,
         Witnesses(consortium, desk.keys) as witnesses,
