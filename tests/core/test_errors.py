@@ -15,6 +15,7 @@ CODES = {
     "ProfileError": 2,
     "BundleError": 2,
     "SourceError": 2,
+    "KeyFileError": 2,
     "EnvironmentUnfitError": 2,
     "QualityGateError": 3,
     "QuorumError": 4,
@@ -23,6 +24,10 @@ CODES = {
     "VerificationError": 6,
     "SourceChangedError": 6,
     "IntegrityError": 6,
+    "SignatureError": 6,
+    "EnvelopeError": 6,
+    "UnknownSignerError": 6,
+    "HistoryError": 6,
 }
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
 
