@@ -53,6 +53,7 @@ from fedhouse.encoding import require_digest, write_atomic
 from fedhouse.errors import ConfigurationError, FedhouseError, IntegrityError, PolicyRefusedError
 from fedhouse.governance.envelope import PayloadRef
 from fedhouse.governance.event import Effect
+from fedhouse.governance.retention_policy import holders
 from fedhouse.governance.state import State
 from fedhouse.identity.actors import parse_actor
 from fedhouse.identity.sealing import SEALED_OVERHEAD, SealingKey, SealingPublicKey, seal
@@ -254,12 +255,12 @@ class PayloadStore:
         """
         digests = tuple(effect.subject for effect in effects if effect.kind == "erase-payload")
         for digest in digests:
-            kept = state.retention.payloads.get(digest)
-            if kept is not None and kept.held_by:
+            if held_by := holders(state, digest):
                 raise PolicyRefusedError(
-                    f"Payload {digest[:16]} is under a hold by {', '.join(kept.held_by)}.",
+                    f"Payload {digest[:16]} is under a hold by {', '.join(held_by)}.",
                     mend="It can be erased when the hold is released.",
                 )
+            kept = state.retention.payloads.get(digest)
             if kept is None or not kept.erased:
                 raise PolicyRefusedError(
                     f"No event of this ledger has erased payload {digest[:16]}.",

@@ -73,7 +73,7 @@ class RetentionPolicy:
         found = []
         for digest, kept in state.retention.payloads.items():
             days = self.days.get(kept.retention, UNTIL_ERASED)
-            if days == UNTIL_ERASED or kept.erased or kept.held_by or digest not in named:
+            if days == UNTIL_ERASED or kept.erased or holders(state, digest) or digest not in named:
                 continue
             if named[digest] + days * _DAY <= now:
                 found.append(DuePayload(digest, kept.member, kept.retention, named[digest]))
@@ -83,6 +83,13 @@ class RetentionPolicy:
         """Classes on the ledger for which this policy has no time, sorted."""
         used = {kept.retention for kept in state.retention.payloads.values() if not kept.erased}
         return tuple(sorted(used - set(self.days)))
+
+
+def holders(state: State, digest: str) -> tuple[str, ...]:
+    """The members whose hold keeps a payload from being erased, sorted; a hold ends with its membership."""
+    kept = state.retention.payloads.get(digest)
+    held_by = () if kept is None else kept.held_by
+    return tuple(member for member in held_by if state.consortium.status(member) != "left")
 
 
 def first_named(entries: Iterable[Entry]) -> dict[str, int]:

@@ -8,7 +8,7 @@ import pytest
 
 from fedhouse.errors import ConfigurationError
 from fedhouse.governance.envelope import PayloadRef
-from fedhouse.governance.retention_policy import DuePayload, RetentionPolicy, first_named
+from fedhouse.governance.retention_policy import DuePayload, RetentionPolicy, first_named, holders
 from fedhouse.governance.sandbox import START, named
 
 DAY = 86_400
@@ -56,6 +56,17 @@ def test_what_is_held_erased_or_kept_until_erased_is_not_due(world: Any) -> None
     world.must("DL/officer", "record.hold-released", {"payload": held})
     assert [one.digest for one in policy.due(world.state, first_named(world.entries), later)] == [held]
     assert kept in world.state.retention.payloads
+
+
+def test_a_hold_ends_with_its_membership(world: Any) -> None:
+    digest = register(world, "text", "incident")
+    world.must("DL/officer", "record.hold-placed", {"payload": digest})
+    assert holders(world.state, digest) == ("DL",)
+    world.must("DL/admin", "member.left", {})
+    assert holders(world.state, digest) == holders(world.state, named("nothing")) == ()
+    policy = RetentionPolicy({"incident": 1})
+    (due,) = policy.due(world.state, first_named(world.entries), START + DAY)
+    assert due.digest == digest
 
 
 def test_a_class_without_a_rule_is_kept_and_told(world: Any) -> None:

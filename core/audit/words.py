@@ -1,0 +1,82 @@
+"""What a refusal's code means, in a sentence for people who have not read the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+REFUSALS: Final[Mapping[str, str]] = {
+    "already-affiliated": "the two members are one entity already",
+    "already-attested": "the silo has attested its quality gate for this job before",
+    "already-committed": "the silo has committed to this step before",
+    "already-held": "the member holds this text already",
+    "already-revoked": "the key is revoked, and not from a later date",
+    "already-voted": "the member has said so before",
+    "base": "it starts from another model than the one that the last step gave",
+    "checks": "the gate's verdict is not that of its checks, or there are none",
+    "closed": "what it is about has ended or is decided",
+    "cohort": "the silos are not those of the job or step, or of too few entities",
+    "columns": "a column is named twice",
+    "declined": "the member has declined the job",
+    "erased": "the text is erased",
+    "expired": "its date has passed",
+    "four-eyes": "whoever proposed or stopped it decides something else, never this",
+    "future-dated": "the signer's clock is more than a minute ahead of the ledger's",
+    "held": "a member holds the text",
+    "job-known": "a job with this digest was proposed before",
+    "key": "it carries no sound key of the kind that is needed",
+    "key-ending": "the key that signed has a date of revocation",
+    "key-in-use": "the actor has a key that is in force",
+    "key-known": "the key was bound before",
+    "key-proof": "nothing proves that its holder has the key",
+    "key-retired": "the key that signed was handed over to a new one",
+    "key-revoked": "the key that signed was revoked by then",
+    "member-inactive": "the member was not active",
+    "member-known": "there is a member of this name",
+    "model": "the model is none that the job's rounds gave",
+    "not-approved": "the job or the silo's part in it was not approved",
+    "not-committed": "a silo that was to be summed had not committed",
+    "not-held": "the member does not hold this text",
+    "not-invited": "nobody has invited the organisation, or it has joined before",
+    "not-open": "the step, or the matter, was not open",
+    "not-permitted": "no permission in force covers the job's columns and purpose",
+    "order": "it is not the next step, or its lists are not sorted",
+    "other-actor": "the key is another actor's",
+    "other-bundle": "the approval is for other code than was proposed",
+    "other-charter": "another charter is in force",
+    "other-consortium": "it was signed for another consortium",
+    "other-dataset": "the job is on another dataset",
+    "other-entity": "the legal entity belongs to another member, which did not invite it",
+    "other-member": "it is another member's matter",
+    "other-operator": "another operator runs this job",
+    "other-step": "another step is under way",
+    "other-suite": "the gate ran another suite than the dataset is held to",
+    "own-matter": "a member does not decide about its own entity",
+    "payload-known": "the text is another member's, or erased",
+    "quality-gate": "the silo's quality gate has not passed",
+    "reason": "the job cannot have ended for this reason",
+    "role": "the signer does not have the role that it takes",
+    "rounds": "another number of rounds was done",
+    "rows": "the range of rows is none",
+    "rules": "no vote could ever satisfy these rules",
+    "schema": "its content does not have the form of such an event",
+    "sequence": "it is not the signer's next event: one is missing, or it was sent before",
+    "signer": "the key is of another actor than the event says",
+    "stopped": "an emergency stop was in force",
+    "subject": "it is about something else than its content says",
+    "unknown-column": "the dataset has no such column",
+    "unknown-dataset": "a silo has not registered the dataset with these columns",
+    "unknown-job": "no such job was proposed",
+    "unknown-key": "the ledger knows no such key",
+    "unknown-member": "there is no such member",
+    "unknown-payload": "no event has named this text",
+    "unknown-permission": "no such permission is in force",
+    "unknown-stop": "no such stop is in force",
+    "unknown-type": "the rules know no such event",
+}
+"""By code. A code that is missing here is shown as it is."""
+
+
+def why(code: str) -> str:
+    """The sentence for a code, or the code itself."""
+    return REFUSALS.get(code, code)
