@@ -1,3 +1,1 @@
-"""The ledgers behind the `Ledger` protocol: Merkle log, Ethereum, CometBFT. Nothing lives here yet;
-the embedded Merkle log comes first.
-"""
+"""The ledgers behind the `Ledger` protocol: the embedded Merkle log; Ethereum and CometBFT come later."""

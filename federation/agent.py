@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedhouse.encoding import derive_seed, read_json, sha256, write_atomic, write_json
-from fedhouse.errors import IntegrityError
+from fedhouse.errors import IntegrityError, PolicyRefusedError
 from fedhouse.federation.oversight import SiloOversight, Step, Unwatched
 from fedhouse.federation.plan import JobPlan
 from fedhouse.secure_agg.aggregator import AggregationContext, Aggregator
@@ -66,7 +66,7 @@ class SiloAgent:
         SourceError, SourceChangedError
             As `SiloRunner.admit`.
         """
-        self.oversight.require_permitted()
+        self._require_permitted()
         path = self.folder / "admission.json"
         admission = self.runner.admit(Admission.from_json(read_json(path)) if path.exists() else None)
         self.oversight.attest(admission)
@@ -124,13 +124,21 @@ class SiloAgent:
         """Delete prepared rows."""
         self.runner.close()
 
+    def _require_permitted(self) -> None:
+        """Gate 1. What may not be used is not kept either: prepared rows go when it refuses."""
+        try:
+            self.oversight.require_permitted()
+        except PolicyRefusedError:
+            self.runner.close()
+            raise
+
     def _contribute(
         self,
         context: AggregationContext,
         base: str,
         make: Callable[[], tuple[NDArray[np.uint32], dict[str, Any]]],
     ) -> bytes:
-        self.oversight.require_permitted()
+        self._require_permitted()
         step = Step(context.purpose, context.round, base)
         path = self._path(context)
         note = path.with_suffix(".json")

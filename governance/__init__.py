@@ -1,3 +1,4 @@
-"""Signed events, the pure reducer that judges them, and the `Ledger` protocol. Nothing lives here
-yet; the ledger's first events arrive with the reducer that judges them.
+"""Signed events, the pure reducer that judges them, the `Ledger` protocol and its proofs, evidence packs.
+
+No I/O but in `payloads`, `evidence` and `exports`, which read and write files that they are given.
 """

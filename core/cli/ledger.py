@@ -113,22 +113,27 @@ def publish(*, ledger: Path, key: str, password_file: Path | None, wait: float, 
 
 
 def verify(*, ledger: Path, trust: Path | None, json_output: bool) -> None:
-    """Replay everything, and check the newest checkpoint against the replay and the trust file.
+    """Replay what the newest published checkpoint covers, and check it against that and the trust file.
 
     Raises
     ------
     VerificationError
         If anything is not what it says; or, without `trust`, because the origin is unchecked.
+    QuorumError
+        If nothing is published, or too few witnesses have cosigned it.
     """
+    from fedhouse.chain_adapters.merkle_log.exchange import PublicLog
     from fedhouse.governance.replay import Replay
     from fedhouse.governance.trust import Trust
 
     opened = open_ledger(ledger)
     try:
         entries = opened.read(0, opened.size)
-        note = opened.checkpoint()
     finally:
         opened.close()
+    note = PublicLog(ledger / "public").newest()
+    if note is None:
+        raise QuorumError("Nothing of this ledger is published yet.", mend="See fedhouse ledger publish.")
     replay = Replay()
     believed = Trust.parse(trust.read_bytes()) if trust is not None else None
     replay.extend(entries[: _covered(note)], parallel=2)
@@ -156,6 +161,10 @@ def verify(*, ledger: Path, trust: Path | None, json_output: bool) -> None:
     if believed is None:
         raise VerificationError(
             "Consistent, origin unchecked.", mend="Give the trust file that you were handed: --trust FILE."
+        )
+    if not finality.final:
+        raise QuorumError(
+            "What is published is consistent, and not final.", mend="Wait for witnesses, then verify again."
         )
 
 

@@ -59,9 +59,10 @@ def report_values(
         "auc_single_silo": {silo: asdict(judged) for silo, judged in comparison.single.items()},
         "seconds": {
             "total": wall_seconds,
-            "training": run.seconds["training"],
+            # A run that had ended before it was resumed trained nothing here.
+            "training": run.seconds.get("training"),
             "encryption": None,
-            "aggregation": run.seconds["aggregation"],
+            "aggregation": run.seconds.get("aggregation"),
             "decryption": None,
         },
         "bytes_per_parameter": max(uploaded) / job.bundle.layout.size if uploaded else None,

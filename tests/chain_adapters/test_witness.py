@@ -483,7 +483,7 @@ def test_runs_until_it_is_stopped_and_logs_each_refusal_once(
         clock=tick,
     )
     run_witness(witness, poll_seconds=0.001, stop=stop)
-    refusals = [record for record in caplog.records if "not cosigned" in record.message]
+    refusals = [record for record in caplog.records if "not cosigned" in record.getMessage()]
     assert len(refusals) == 1
     assert "HistoryError" in refusals[0].message
     assert cosignature(house) is not None

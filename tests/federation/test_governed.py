@@ -91,7 +91,7 @@ class PretendRunner:
 
     def __init__(self, silo: str, before: Callable[[str, int], None] = lambda step, number: None) -> None:
         self.silo, self.before = silo, before
-        self.reads = 0
+        self.reads = self.closings = 0
         self.gate_failure = ""
 
     def _read(self, step: str, number: int = 0) -> np.random.Generator:
@@ -121,7 +121,8 @@ class PretendRunner:
         return LocalEvaluation(2, {"loss": 1 / round_number}, counts[0], counts[1], 0.1)
 
     def close(self) -> None:
-        """Nothing was kept."""
+        """Nothing was kept; it is counted."""
+        self.closings += 1
 
 
 class World:
@@ -448,6 +449,7 @@ def test_a_permission_withdrawn_between_commit_and_closing_takes_the_silo_out_al
 
     object.__setattr__(world.silos["DL"], "commit", commit)
     outcome = world.coordinator().run()
+    assert world.runners["DL"].closings == 1, "prepared rows are deleted at the next refusal"
     assert outcome.state.rounds[1].updates.contributed == ("AA", "B6")
     assert outcome.state.rounds[1].updates.failed == {"DL": "not-permitted"}
     assert outcome.state.rounds[0].updates.contributed == MEMBERS
