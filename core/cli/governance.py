@@ -286,6 +286,9 @@ def start_witness(
     password_file: PasswordFile = None,
     actor: Actor = None,
     poll_seconds: Annotated[float, typer.Option(min=0.1, help="How often it looks.")] = 2.0,
+    stop_with_stdin: Annotated[
+        bool, typer.Option("--stop-with-stdin", help="Stop when standard input closes: for a parent process.")
+    ] = False,
 ) -> None:
     """Follow the log, replay every entry, and cosign what is true. Runs until it is stopped."""
     from fedhouse.cli import witness as command
@@ -298,6 +301,7 @@ def start_witness(
         password_file=password_file,
         actor=actor,
         poll_seconds=poll_seconds,
+        stop_with_stdin=stop_with_stdin,
     )
 
 

@@ -17,6 +17,7 @@ def start(
     password_file: Path | None,
     actor: str | None,
     poll_seconds: float,
+    stop_with_stdin: bool,
 ) -> None:
     """Follow the published log, replay it, and cosign what it says, until told to stop.
 
@@ -35,5 +36,14 @@ def start(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if stop_with_stdin:
+        threading.Thread(target=_wait_for_stdin, args=(stop,), name="fedhouse-stdin", daemon=True).start()
     witness = Witness(folder, public, signer, name, consortium, clock=system_clock)
     run_witness(witness, poll_seconds=poll_seconds, stop=stop)
+
+
+def _wait_for_stdin(stop: threading.Event) -> None:
+    """A parent that dies, however, closes its end of the pipe."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop.set()

@@ -48,11 +48,18 @@ class Witnesses:
         for process in self._processes.values():
             process.terminate()
         for process in self._processes.values():
+            assert process.stdin is not None
+            process.stdin.close()
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    @property
+    def processes(self) -> list[subprocess.Popen[bytes]]:
+        """The running witnesses, in the silos' order."""
+        return list(self._processes.values())
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -93,10 +100,11 @@ class Witnesses:
         command += ["--public", str(self.consortium.public), "--folder", str(folder / "state")]
         command += ["--consortium", self.consortium.id, "--key", str(self.keys.path(actor))]
         command += ["--password-file", str(self.keys.password_file), "--poll-seconds", "1"]
+        command += ["--stop-with-stdin"]  # none is left behind when this process is killed
         with (folder / "log.jsonl").open("ab") as out:
             return subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
                 env={name: value for name, value in os.environ.items() if not name.startswith("FEDHOUSE_")},

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,37 @@ finally:
 def test_no_ledger_is_said_so(tmp_path: Path, desk: Desk) -> None:
     told = desk("ledger", "show", "--ledger", str(tmp_path / "nowhere"), code=2)
     assert "holds no ledger" in told
+
+
+def test_witnesses_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    place = tmp_path / "consortium"
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from fedhouse.demo.witnesses import Witnesses
+from fedhouse.local_consortium import KeyFolder, LocalConsortium
+place = Path({str(place)!r})
+keys = KeyFolder(place / "keys")
+with LocalConsortium.open(place, ("alpha", "beta"), signers=keys) as consortium:
+    with Witnesses(consortium, keys) as witnesses:
+        witnesses.settle(60)
+        print(*[process.pid for process in witnesses.processes], flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd="/", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = [int(text) for text in done.stdout.split()]
+    assert len(left) == 2
+    until = time.monotonic() + 30
+    while left := [pid for pid in left if _runs(pid)]:
+        assert time.monotonic() < until, "a witness is still there"
+        time.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False

@@ -347,14 +347,16 @@ def _die(folder: Path, at: int, monkeypatched: tuple[Any, ...]) -> bool:
     return os.WIFSIGNALED(status)
 
 
-@pytest.mark.slow
-def test_killed_anywhere_and_resumed_no_event_is_lost_or_doubled(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stride", [pytest.param(5, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.full)]
+)
+def test_killed_anywhere_and_resumed_no_event_is_lost_or_doubled(tmp_path: Path, stride: int) -> None:
     calm = World(tmp_path / "calm")
     model = calm.coordinator().run().state.rounds[-1].model
     expected = sorted(calm.events())
     calm.ledger.close()
     modules = (encoding, agent_module, store_module, journal_module)
-    # Every fifth place, from another beginning each: some thirty deaths over all kinds of places.
+    # Every fifth place gives some thirty deaths over all kinds of places; make test-full dies at each.
     at = 1
     while True:
         folder = tmp_path / f"run{at}"
@@ -365,7 +367,7 @@ def test_killed_anywhere_and_resumed_no_event_is_lost_or_doubled(tmp_path: Path)
         assert resumed.coordinator().run().state.rounds[-1].model == model
         assert sorted(resumed.events()) == expected
         resumed.ledger.close()
-        at += 5
+        at += stride
     assert at > 100, f"only {at} places were seen"
 
 
